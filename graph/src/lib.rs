@@ -1,0 +1,1 @@
+//! the requant graph: inference of types, reference interpreter, passes, lowering and execution

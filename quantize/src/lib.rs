@@ -1,0 +1,1 @@
+//! post-training quantization: calibration and rewriting of float models to int8
