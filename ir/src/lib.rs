@@ -1,1 +1,22 @@
-//! the requant model IR: types, operators, the .rq file, the text form, import of ONNX
+//! The requant IR: types, tensors, operators and models as plain data.
+//!
+//! This crate knows nothing of graphs algorithms, kernels or threads. It reads and writes models:
+//! the `.rq` file, the text form, and ONNX.
+#![deny(unsafe_code)]
+
+mod dtype;
+mod limits;
+mod model;
+mod op;
+mod tensor;
+mod types;
+
+pub use dtype::DType;
+pub use limits::Limits;
+pub use model::{Graph, Model, Node, Value, ValueId};
+pub use op::{
+    BinaryKind, ConvAttrs, IntClamp, Layout, Op, PadMode, Padding, PoolAttrs, PoolKind, QOut,
+    ReduceKind, Residual, Rounding, UnaryKind,
+};
+pub use tensor::{ALIGN, Element, Tensor, TensorError};
+pub use types::{Dim, ElemType, MAX_RANK, Quant, QuantParams, TensorType};
