@@ -7,6 +7,7 @@
 mod dtype;
 mod limits;
 mod model;
+pub mod npz;
 mod op;
 mod tensor;
 mod types;
