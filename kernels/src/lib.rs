@@ -1,1 +1,25 @@
-//! int8 and f32 kernels for CPUs: GEMM, convolution, pooling, elementwise, with the same bits on every ISA
+//! int8 and f32 kernels for CPUs, with the same bits on every ISA and for every number of threads.
+//!
+//! The crate knows nothing of models, graphs or files: it takes slices and sizes, checks them, and computes.
+//! Activations are 8-bit values in channels-last (NHWC) order, weights are s8 packed once by the caller.
+
+pub mod broadcast;
+pub mod conv;
+pub mod cpu;
+mod depthwise;
+pub mod elementwise;
+pub mod epilogue;
+pub mod error;
+pub mod gemm;
+pub mod lut;
+mod multiversion;
+mod numeric;
+pub mod par;
+pub mod quantize;
+pub mod sign;
+mod split;
+#[cfg(feature = "testing")]
+pub mod testing;
+
+pub use cpu::{Cpu, Isa, IsaError};
+pub use error::KernelError;

@@ -1,0 +1,112 @@
+//! im2col in blocks: the patches of some consecutive output pixels, as rows of a matrix small enough for the cache.
+
+use std::ops::Range;
+
+use super::geometry::{ConvGeometry, ConvSpec};
+
+/// Bytes of patches that should stay in L1 and L2 while all panels of weights pass over them.
+const BLOCK_BYTES: usize = 96 * 1024;
+
+/// Blocks are multiples of this many pixels, which every MR but the smallest tails divides.
+const PIXEL_STEP: usize = 24;
+
+/// How patches are gathered.
+pub(super) struct Patches<'a> {
+    geometry: &'a ConvGeometry,
+    pad_value: u8,
+    pixels: usize,
+}
+
+impl<'a> Patches<'a> {
+    /// Blocks sized for the cache, and small enough that `threads` threads all find some.
+    pub(super) fn new(geometry: &'a ConvGeometry, pad_value: u8, threads: usize) -> Self {
+        let ConvSpec { kernel, in_c, groups, .. } = *geometry.spec();
+        let patch = (kernel[0] * kernel[1] * (in_c / groups)).max(1);
+        let in_cache = BLOCK_BYTES / patch / PIXEL_STEP * PIXEL_STEP;
+        let shared = geometry.pixels().div_ceil(threads * 4).next_multiple_of(PIXEL_STEP);
+        let most = if threads == 1 { in_cache } else { in_cache.min(shared) };
+        Self { geometry, pad_value, pixels: most.max(PIXEL_STEP).min(geometry.pixels().max(1)) }
+    }
+
+    /// Pixels of a block.
+    pub(super) fn pixels(&self) -> usize {
+        self.pixels
+    }
+
+    /// Bytes of a patch: K of one group.
+    pub(super) fn patch_bytes(&self) -> usize {
+        let ConvSpec { kernel, in_c, groups, .. } = *self.geometry.spec();
+        kernel[0] * kernel[1] * (in_c / groups)
+    }
+
+    /// Bytes of a block.
+    pub(super) fn bytes(&self) -> usize {
+        self.pixels * self.patch_bytes()
+    }
+
+    /// Writes the patches of the output pixels `pixels`, of one group's channels, to `out`: one after the other, each
+    /// in the order ky, kx, c.
+    pub(super) fn gather(&self, x: &[u8], group: usize, pixels: Range<usize>, out: &mut [u8]) {
+        let ConvSpec {
+            in_h, in_w, in_c, kernel: [kh, kw], strides, dilations, pads, groups, ..
+        } = *self.geometry.spec();
+        let (out_h, out_w) = (self.geometry.out_h(), self.geometry.out_w());
+        let cg = in_c / groups;
+        if cg == 0 {
+            return;
+        }
+        let row_bytes = kw * cg;
+        // With all channels and no dilation the taps of a kernel row are one run of memory.
+        let contiguous = dilations[1] == 1 && groups == 1;
+        let mut rows = out.chunks_exact_mut(row_bytes);
+        for pixel in pixels {
+            let (n, oy, ox) = (pixel / (out_h * out_w), pixel / out_w % out_h, pixel % out_w);
+            let left = (ox * strides[1]) as isize - pads[1] as isize;
+            for ky in 0..kh {
+                let Some(out) = rows.next() else { return };
+                let iy = (oy * strides[0] + ky * dilations[0]).wrapping_sub(pads[0]);
+                if iy >= in_h {
+                    out.fill(self.pad_value);
+                    continue;
+                }
+                let image_row = &x[(n * in_h + iy) * in_w * in_c..][..in_w * in_c];
+                if contiguous && left >= 0 && left as usize + kw <= in_w {
+                    copy(&image_row[left as usize * in_c..][..row_bytes], out);
+                    continue;
+                }
+                for (kx, out) in out.chunks_exact_mut(cg).enumerate() {
+                    let ix = left + (kx * dilations[1]) as isize;
+                    if (0..in_w as isize).contains(&ix) {
+                        copy(&image_row[ix as usize * in_c + group * cg..][..cg], out);
+                    } else {
+                        out.fill(self.pad_value);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `dst.copy_from_slice(src)`, without a call for the short runs of thin layers.
+#[inline(always)]
+fn copy(src: &[u8], dst: &mut [u8]) {
+    /// Two copies of `N` bytes that overlap in the middle.
+    #[inline(always)]
+    fn ends<const N: usize>(src: &[u8], dst: &mut [u8]) {
+        let mut word = [0; N];
+        let at = src.len() - N;
+        let mut last = [0; N];
+        word.copy_from_slice(&src[..N]);
+        last.copy_from_slice(&src[at..]);
+        dst[..N].copy_from_slice(&word);
+        dst[at..].copy_from_slice(&last);
+    }
+    assert_eq!(src.len(), dst.len());
+    match src.len() {
+        33.. => dst.copy_from_slice(src),
+        16.. => ends::<16>(src, dst),
+        8.. => ends::<8>(src, dst),
+        4.. => ends::<4>(src, dst),
+        _ => dst.iter_mut().zip(src).for_each(|(d, s)| *d = *s),
+    }
+}

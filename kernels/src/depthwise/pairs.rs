@@ -1,0 +1,186 @@
+//! Depthwise kernels on pairs of taps: i16 weights, two products per i32 step. Holds weights with zero points too,
+//! because `w − w_zero` fits into an i16.
+//!
+//! ```text
+//! [C/16] blocks × [⌈taps/2⌉] pairs × [16] channels × [2] taps, i16       zeros beyond C and the last tap
+//! ```
+
+use std::mem::MaybeUninit;
+
+use super::{Kernel, Row};
+use crate::{
+    KernelError,
+    epilogue::{NR, Sign, TileOut, finish_tile},
+    error::checked_product,
+};
+
+/// Channels finished at a time.
+const CHUNK: usize = 64;
+
+/// One ISA's accumulation of 16 channels.
+pub(super) trait Pairs {
+    /// `acc[c] = bias[c] + Σ_taps x[tap][c]·w[tap][c]` for 16 channels, of which `lanes` may be read from the pixels,
+    /// `at` bytes into each; `table` and `taps` as in [`Row`], `weights` of this block.
+    ///
+    /// # Safety
+    /// The ISA is supported; `table[tap]` points to `at + lanes` readable bytes for every tap; `weights` hold a
+    /// block, `bias` 16 values, `acc` room for 16.
+    unsafe fn accumulate(
+        table: *const *const u8,
+        taps: &[usize],
+        at: usize,
+        lanes: usize,
+        weights: *const i16,
+        bias: *const i32,
+        acc: *mut i32,
+    );
+    /// Calls [`finish`] under the ISA's target features.
+    ///
+    /// # Safety
+    /// That of [`finish`].
+    unsafe fn finish(row: &Row<'_>, acc: &mut [i32], channel: usize, to: TileOut);
+}
+
+pub(super) fn packed_bytes(channels: usize, taps: usize) -> Result<usize, KernelError> {
+    checked_product(
+        "packed weights",
+        &[channels.div_ceil(NR), taps.div_ceil(2), NR * 2 * size_of::<i16>()],
+    )
+}
+
+pub(super) fn pack(
+    packed: &mut [i8],
+    channels: usize,
+    taps: usize,
+    at: &dyn Fn(usize, usize) -> i16,
+) {
+    let values = packed.chunks_exact_mut(size_of::<i16>());
+    let pairs = taps.div_ceil(2);
+    for (i, value) in values.take(channels.div_ceil(NR) * pairs * NR * 2).enumerate() {
+        let (tap, c) = (i / (NR * 2) % pairs * 2 + i % 2, i / (NR * 2) / pairs * NR + i / 2 % NR);
+        let weight = if tap < taps && c < channels { at(c, tap) } else { 0 };
+        for (byte, part) in value.iter_mut().zip(weight.to_ne_bytes()) {
+            *byte = part as i8;
+        }
+    }
+}
+
+/// [`Kernel::row`] for `P`.
+///
+/// # Safety
+/// That of [`Kernel::row`].
+#[inline(always)]
+pub(super) unsafe fn row<P: Pairs>(row: &Row<'_>) {
+    let taps = &row.taps[..row.tap_count.next_multiple_of(2)];
+    let block_len = taps.len() * NR;
+    let weights = row.weights.as_ptr().cast::<i16>();
+    for channel in (0..row.channels).step_by(CHUNK) {
+        let cols = (row.channels - channel).min(CHUNK);
+        for pixel in 0..row.pixels {
+            let mut acc = MaybeUninit::<[i32; CHUNK]>::uninit();
+            // SAFETY: blocks and biases exist for all channels rounded up to 16; the table and the output are valid
+            // for every pixel (contract of `Kernel::row`).
+            unsafe {
+                let table = row.table.add(pixel * row.step);
+                let memory = acc.as_mut_ptr().cast::<i32>();
+                for block in (0..cols).step_by(NR) {
+                    let at = channel + block;
+                    P::accumulate(
+                        table,
+                        taps,
+                        at,
+                        (cols - block).min(NR),
+                        weights.add(at / NR * block_len),
+                        row.epilogue.bias.as_ptr().add(at),
+                        memory.add(block),
+                    );
+                }
+                let acc = std::slice::from_raw_parts_mut(memory, cols);
+                let TileOut { out, ldc, residual, ldr } = row.to;
+                let out = out.add(pixel * ldc + channel * row.epilogue.element_bytes());
+                let residual = residual.wrapping_add(pixel * ldr + channel);
+                P::finish(row, acc, channel, TileOut { out, ldc, residual, ldr });
+            }
+        }
+    }
+}
+
+/// Runs the epilogue of one pixel's channels from `channel` on.
+///
+/// # Safety
+/// `to` points at that channel of an exclusive output pixel, and of the residual.
+#[inline(always)]
+pub(super) unsafe fn finish(row: &Row<'_>, acc: &mut [i32], channel: usize, to: TileOut) {
+    let cols = acc.len();
+    // SAFETY: same contract.
+    unsafe { finish_tile(row.epilogue, acc, cols, (channel, cols), to, |_| 0) }
+}
+
+/// The first `lanes` bytes at `src`, zeros beyond.
+///
+/// # Safety
+/// `lanes ≤ 16` bytes at `src` are readable.
+#[inline(always)]
+pub(super) unsafe fn load16(src: *const u8, lanes: usize) -> [u8; NR] {
+    if lanes == NR {
+        // SAFETY: 16 readable bytes (contract).
+        return unsafe { src.cast::<[u8; NR]>().read_unaligned() };
+    }
+    let mut bytes = [0; NR];
+    // SAFETY: `lanes` readable bytes (contract), at most 16.
+    unsafe { std::ptr::copy_nonoverlapping(src, bytes.as_mut_ptr(), lanes) };
+    bytes
+}
+
+struct Portable<const SIGNED: bool>;
+
+impl<const SIGNED: bool> Pairs for Portable<SIGNED> {
+    #[inline(always)]
+    unsafe fn accumulate(
+        table: *const *const u8,
+        taps: &[usize],
+        at: usize,
+        lanes: usize,
+        weights: *const i16,
+        bias: *const i32,
+        acc: *mut i32,
+    ) {
+        let widen = |byte: u8| if SIGNED { i32::from(byte as i8) } else { i32::from(byte) };
+        // SAFETY: the caller's contract, pair by pair.
+        unsafe {
+            let mut sums = bias.cast::<[i32; NR]>().read_unaligned();
+            for (pair, taps) in taps.chunks_exact(2).enumerate() {
+                let x0 = load16((*table.add(taps[0])).add(at), lanes);
+                let x1 = load16((*table.add(taps[1])).add(at), lanes);
+                let w = weights.add(pair * NR * 2).cast::<[[i16; 2]; NR]>().read_unaligned();
+                for c in 0..NR {
+                    let products =
+                        widen(x0[c]) * i32::from(w[c][0]) + widen(x1[c]) * i32::from(w[c][1]);
+                    sums[c] = sums[c].wrapping_add(products);
+                }
+            }
+            acc.cast::<[i32; NR]>().write_unaligned(sums);
+        }
+    }
+
+    unsafe fn finish(row: &Row<'_>, acc: &mut [i32], channel: usize, to: TileOut) {
+        // SAFETY: same contract.
+        unsafe { finish(row, acc, channel, to) }
+    }
+}
+
+unsafe fn portable_row<const SIGNED: bool>(r: &Row<'_>) {
+    // SAFETY: same contract; plain Rust needs no features.
+    unsafe { row::<Portable<SIGNED>>(r) }
+}
+
+static PORTABLE_U8: Kernel = Kernel { packed_bytes, pack, offset: 0, row: portable_row::<false> };
+static PORTABLE_S8: Kernel = Kernel { packed_bytes, pack, offset: 0, row: portable_row::<true> };
+
+/// The kernel in plain Rust.
+pub(super) fn portable(sign: Sign) -> &'static Kernel {
+    match sign {
+        Sign::U8 => &PORTABLE_U8,
+        Sign::S8 => &PORTABLE_S8,
+    }
+}

@@ -1,0 +1,91 @@
+//! What a kernel refuses, and why.
+
+/// A problem that a kernel cannot or must not compute.
+///
+/// Every entry point of this crate checks its arguments and answers with one of these; none of them panics on, or
+/// reads beyond, what it was given.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KernelError {
+    /// The sum over K could leave the range of an i32 accumulator.
+    #[error(
+        "a sum over K = {k} can overflow a 32-bit accumulator, at most {limit} is exact; split K or compute this op in float"
+    )]
+    KTooLarge {
+        /// Length of the sum.
+        k: usize,
+        /// The largest exact length for these operand types and zero points.
+        limit: usize,
+    },
+    /// A slice is shorter than the problem needs, or not of the length it must have.
+    #[error("{what} holds {got} elements where {need} are needed")]
+    Length {
+        /// Which argument.
+        what: &'static str,
+        /// Elements found.
+        got: usize,
+        /// Elements needed.
+        need: usize,
+    },
+    /// A parameter is outside the range in which the operation is defined.
+    #[error("{what} is {value}, but must be {rule}")]
+    Invalid {
+        /// Which parameter.
+        what: &'static str,
+        /// Its value, as text.
+        value: String,
+        /// What it must be.
+        rule: &'static str,
+    },
+    /// A size computed from the arguments does not fit into memory.
+    #[error("the size of {what} overflows")]
+    Overflow {
+        /// Which size.
+        what: &'static str,
+    },
+}
+
+impl KernelError {
+    pub(crate) fn invalid(what: &'static str, value: impl ToString, rule: &'static str) -> Self {
+        Self::Invalid { what, value: value.to_string(), rule }
+    }
+}
+
+/// Fails unless `got` is exactly `need`.
+pub(crate) fn check_len(what: &'static str, got: usize, need: usize) -> Result<(), KernelError> {
+    if got == need { Ok(()) } else { Err(KernelError::Length { what, got, need }) }
+}
+
+/// Fails unless `got` is at least `need`.
+pub(crate) fn check_at_least(
+    what: &'static str,
+    got: usize,
+    need: usize,
+) -> Result<(), KernelError> {
+    if got >= need { Ok(()) } else { Err(KernelError::Length { what, got, need }) }
+}
+
+/// The product of `factors`, or an error naming `what`; the limit is `isize::MAX`, that of every allocation.
+pub(crate) fn checked_product(what: &'static str, factors: &[usize]) -> Result<usize, KernelError> {
+    factors
+        .iter()
+        .try_fold(1usize, |product, &factor| product.checked_mul(factor))
+        .filter(|&product| isize::try_from(product).is_ok())
+        .ok_or(KernelError::Overflow { what })
+}
+
+/// Elements spanned by `rows` rows of `cols` elements that start `ld` apart.
+pub(crate) fn checked_span(
+    what: &'static str,
+    rows: usize,
+    cols: usize,
+    ld: usize,
+) -> Result<usize, KernelError> {
+    if rows == 0 || cols == 0 {
+        return Ok(0);
+    }
+    checked_product(what, &[rows - 1, ld])?
+        .checked_add(cols)
+        .filter(|&span| isize::try_from(span).is_ok())
+        .ok_or(KernelError::Overflow { what })
+}

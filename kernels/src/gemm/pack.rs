@@ -1,0 +1,112 @@
+//! Weights in the order the micro-kernels read them: panels of 16 columns, KR values of K per column together.
+//!
+//! ```text
+//! [N/16] panels × [⌈K/KR⌉] groups × [16] columns × [KR]      zeros beyond K and N, each panel 64-byte aligned
+//! ```
+
+use crate::{KernelError, epilogue::NR, error::checked_product};
+
+/// Alignment of panels: a cache line, and the widest vector.
+pub(crate) const ALIGN: usize = 64;
+
+/// Bytes that start at a multiple of [`ALIGN`].
+pub(crate) struct AlignedBytes(Vec<Line>);
+
+#[repr(C, align(64))]
+#[derive(Clone, Copy)]
+struct Line([i8; ALIGN]);
+
+impl AlignedBytes {
+    /// `len` zeros, rounded up to whole lines.
+    pub(crate) fn zeroed(len: usize) -> Self {
+        Self(vec![Line([0; ALIGN]); len.div_ceil(ALIGN)])
+    }
+
+    pub(crate) fn as_slice(&self) -> &[i8] {
+        // SAFETY: a `Line` is 64 i8 without padding, and the vector owns as many as it says.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() * ALIGN) }
+    }
+
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [i8] {
+        // SAFETY: as above, and `self` is borrowed exclusively.
+        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len() * ALIGN) }
+    }
+}
+
+/// The sizes of a packed K × N matrix.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PanelLayout {
+    pub(crate) k: usize,
+    pub(crate) n: usize,
+    kr: usize,
+}
+
+impl PanelLayout {
+    /// Fails if the packed size overflows.
+    pub(crate) fn new(k: usize, n: usize, kr: usize) -> Result<Self, KernelError> {
+        let round = |x: usize, to: usize| {
+            x.checked_next_multiple_of(to).ok_or(KernelError::Overflow { what: "packed weights" })
+        };
+        checked_product("packed weights", &[round(k, ALIGN)?, round(n, NR)?])?;
+        Ok(Self { k, n, kr })
+    }
+
+    /// Panels of 16 columns.
+    pub(crate) fn panels(&self) -> usize {
+        self.n.div_ceil(NR)
+    }
+
+    /// Bytes from one panel to the next.
+    pub(crate) fn panel_bytes(&self) -> usize {
+        (self.k.next_multiple_of(self.kr) * NR).next_multiple_of(ALIGN)
+    }
+
+    /// Bytes of all panels.
+    pub(crate) fn bytes(&self) -> usize {
+        self.panels() * self.panel_bytes()
+    }
+
+    /// Writes the panels of the matrix whose element (k, n) is `at(k, n)` into the first [`Self::bytes`] of `packed`.
+    pub(crate) fn pack(&self, packed: &mut [i8], at: impl Fn(usize, usize) -> i8) {
+        if self.bytes() == 0 {
+            return;
+        }
+        for (p, panel) in packed[..self.bytes()].chunks_exact_mut(self.panel_bytes()).enumerate() {
+            let cols = (self.n - p * NR).min(NR);
+            panel.fill(0);
+            for (g, group) in panel.chunks_exact_mut(NR * self.kr).enumerate() {
+                let depth = self.k.saturating_sub(g * self.kr).min(self.kr);
+                for (c, values) in group.chunks_exact_mut(self.kr).take(cols).enumerate() {
+                    for (r, value) in values.iter_mut().take(depth).enumerate() {
+                        *value = at(g * self.kr + r, p * NR + c);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    #[test]
+    fn panels_hold_groups_of_columns_and_zeros_beyond() {
+        let layout = PanelLayout::new(5, 17, 4).unwrap();
+        assert_eq!((layout.panels(), layout.panel_bytes(), layout.bytes()), (2, 128, 256));
+        let mut packed = AlignedBytes::zeroed(layout.bytes());
+        assert_eq!(packed.as_slice().as_ptr() as usize % ALIGN, 0);
+        layout.pack(packed.as_mut_slice(), |k, n| (k * 17 + n) as i8);
+        let packed = packed.as_slice();
+        assert_eq!(packed[..8], [0, 17, 34, 51, 1, 18, 35, 52]);
+        assert_eq!(packed[64..72], [68, 0, 0, 0, 69, 0, 0, 0]);
+        assert_eq!(packed[128..136], [16, 33, 50, 67, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn sizes_beyond_memory_are_refused() {
+        assert!(PanelLayout::new(usize::MAX / 8, 16, 4).is_err());
+        assert!(PanelLayout::new(usize::MAX, 1, 4).is_err());
+    }
+}

@@ -1,0 +1,74 @@
+//! The two 8-bit storages, and the exact change between them.
+//!
+//! `u8 ↔ s8` is `XOR 0x80` with the zero point moved by 128: the real value is unchanged.
+
+/// How the bytes of an activation are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Sign {
+    /// 0 … 255
+    U8,
+    /// −128 … 127, two's complement
+    S8,
+}
+
+impl Sign {
+    /// The smallest stored value.
+    pub const fn min(self) -> i32 {
+        match self {
+            Self::U8 => 0,
+            Self::S8 => -128,
+        }
+    }
+
+    /// The largest stored value.
+    pub const fn max(self) -> i32 {
+        match self {
+            Self::U8 => 255,
+            Self::S8 => 127,
+        }
+    }
+
+    /// The value of the raw byte `byte`.
+    #[inline(always)]
+    pub const fn value(self, byte: u8) -> i32 {
+        match self {
+            Self::U8 => byte as i32,
+            Self::S8 => byte as i8 as i32,
+        }
+    }
+}
+
+/// Flips every byte of `src` between u8 and s8 into `dst`.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn flip(src: &[u8], dst: &mut [u8]) {
+    assert_eq!(src.len(), dst.len(), "source and destination of a sign flip have one length");
+    for (d, s) in dst.iter_mut().zip(src) {
+        *d = s ^ 0x80;
+    }
+}
+
+/// Flips every byte between u8 and s8 in place.
+pub fn flip_in_place(bytes: &mut [u8]) {
+    for byte in bytes {
+        *byte ^= 0x80;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flip_moves_every_value_by_128() {
+        let all: Vec<u8> = (0..=255).collect();
+        let mut flipped = vec![0; 256];
+        flip(&all, &mut flipped);
+        for (&u, &s) in all.iter().zip(&flipped) {
+            assert_eq!(Sign::U8.value(u) - 128, Sign::S8.value(s));
+        }
+        flip_in_place(&mut flipped);
+        assert_eq!(flipped, all);
+    }
+}
