@@ -104,6 +104,22 @@ impl Quantize {
     /// # Errors
     /// If the lengths differ or `self` was made for s16.
     pub fn run(&self, par: &dyn Parallel, x: &[f32], y: &mut [u8]) -> Result<(), KernelError> {
+        self.check_8_bit()?;
+        check_len("y", y.len(), x.len())?;
+        split::chunks(par, y, TASK_BYTES, |i, y| {
+            let x = &x[i * TASK_BYTES..][..y.len()];
+            self.slice(x, y);
+        });
+        Ok(())
+    }
+
+    /// Quantizes on the calling thread, after [`check_8_bit`](Self::check_8_bit).
+    pub(crate) fn slice(&self, x: &[f32], y: &mut [u8]) {
+        quantize8(self.cpu, x, y, self);
+    }
+
+    /// Fails if `self` was made for s16.
+    pub(crate) fn check_8_bit(&self) -> Result<(), KernelError> {
         if self.type_range.1 > 255 {
             return Err(KernelError::invalid(
                 "the output",
@@ -111,11 +127,6 @@ impl Quantize {
                 "s16, as this quantization was made for",
             ));
         }
-        check_len("y", y.len(), x.len())?;
-        split::chunks(par, y, TASK_BYTES, |i, y| {
-            let x = &x[i * TASK_BYTES..][..y.len()];
-            quantize8(self.cpu, x, y, self);
-        });
         Ok(())
     }
 

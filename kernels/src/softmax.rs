@@ -1,0 +1,173 @@
+//! Softmax over the last axis: `yᵢ = e^(xᵢ − max) / Σ e^(xⱼ − max)`.
+//!
+//! One polynomial exponential ([`math::exp`]), one order of summation ([`Reduce`](crate::float::Reduce)'s)
+//! and one true division per element: the same bits on every ISA. The 8-bit forms dequantize, take this
+//! f32 softmax and quantize, so that they equal the three separate steps bit for bit.
+
+use crate::cpu::Cpu;
+use crate::error::{KernelError, check_at_least, check_len};
+use crate::float::fold;
+use crate::math;
+use crate::multiversion::multiversion;
+use crate::numeric::widen;
+use crate::par::Parallel;
+use crate::quantize::{Quantize, check_code, check_scale};
+use crate::sign::Sign;
+use crate::split;
+
+/// Softmax of rows of `axis` elements.
+#[derive(Clone, Copy, Debug)]
+pub struct Softmax {
+    cpu: Cpu,
+    axis: usize,
+}
+
+impl Softmax {
+    /// Rows of `axis` elements.
+    ///
+    /// # Errors
+    /// If `axis` is 0.
+    pub fn new(cpu: Cpu, axis: usize) -> Result<Self, KernelError> {
+        if axis == 0 {
+            return Err(KernelError::invalid(
+                "the softmax axis",
+                axis,
+                "at least one element long",
+            ));
+        }
+        Ok(Self { cpu, axis })
+    }
+
+    /// f32 in, f32 out; both have the same length, a multiple of the axis.
+    ///
+    /// # Errors
+    /// If the lengths do not fit.
+    pub fn run(&self, par: &dyn Parallel, x: &[f32], y: &mut [f32]) -> Result<(), KernelError> {
+        self.check_rows(x.len(), y.len())?;
+        let rows = split::rows_per_task(self.axis * 4 * 4);
+        split::chunks(par, y, rows * self.axis, |i, y| {
+            let x = &x[i * rows * self.axis..][..y.len()];
+            for (x, y) in x.chunks(self.axis).zip(y.chunks_mut(self.axis)) {
+                y.copy_from_slice(x);
+                softmax_row(self.cpu, y);
+            }
+        });
+        Ok(())
+    }
+
+    fn check_rows(&self, x: usize, y: usize) -> Result<(), KernelError> {
+        check_len("y", y, x)?;
+        if x.is_multiple_of(self.axis) {
+            Ok(())
+        } else {
+            Err(KernelError::invalid("the length", x, "a multiple of the softmax axis"))
+        }
+    }
+}
+
+/// Softmax of 8-bit codes.
+#[derive(Clone, Copy, Debug)]
+pub struct Softmax8 {
+    softmax: Softmax,
+    sign: Sign,
+    scale: f32,
+    zero_point: i32,
+}
+
+impl Softmax8 {
+    /// Rows of `axis` codes of type `sign` with the given scale and zero point.
+    ///
+    /// # Errors
+    /// If `axis` is 0, or the scale or zero point is out of range.
+    pub fn new(
+        cpu: Cpu,
+        axis: usize,
+        sign: Sign,
+        scale: f32,
+        zero_point: i32,
+    ) -> Result<Self, KernelError> {
+        check_scale("the scale of x", scale)?;
+        check_code("the zero point of x", zero_point, (sign.min(), sign.max()))?;
+        Ok(Self { softmax: Softmax::new(cpu, axis)?, sign, scale, zero_point })
+    }
+
+    /// 8-bit codes in, f32 out; both have the same length, a multiple of the axis.
+    ///
+    /// # Errors
+    /// If the lengths do not fit.
+    pub fn run_f32(&self, par: &dyn Parallel, x: &[u8], y: &mut [f32]) -> Result<(), KernelError> {
+        self.softmax.check_rows(x.len(), y.len())?;
+        let axis = self.softmax.axis;
+        let rows = split::rows_per_task(axis * 4 * 4);
+        split::chunks(par, y, rows * axis, |i, y| {
+            let x = &x[i * rows * axis..][..y.len()];
+            for (x, y) in x.chunks(axis).zip(y.chunks_mut(axis)) {
+                self.row(x, y);
+            }
+        });
+        Ok(())
+    }
+
+    /// Elements of scratch that [`run`](Self::run) takes for `threads` workers; one row is the least.
+    pub fn scratch_len(&self, threads: usize) -> usize {
+        self.softmax.axis * threads.max(1)
+    }
+
+    /// 8-bit codes in and out, the result quantized by `quantize`; both have the same length, a multiple of
+    /// the axis. `scratch` is for [`scratch_len`](Self::scratch_len) elements.
+    ///
+    /// # Errors
+    /// If the lengths do not fit, `scratch` holds less than one row, or `quantize` is not for 8 bits.
+    pub fn run(
+        &self,
+        par: &dyn Parallel,
+        quantize: &Quantize,
+        x: &[u8],
+        y: &mut [u8],
+        scratch: &mut [f32],
+    ) -> Result<(), KernelError> {
+        self.softmax.check_rows(x.len(), y.len())?;
+        quantize.check_8_bit()?;
+        let axis = self.softmax.axis;
+        check_at_least("scratch", scratch.len(), axis)?;
+        let rows = split::rows_per_task(axis * 4 * 4);
+        split::chunks_with(par, y, rows * axis, scratch, axis, |i, y, row| {
+            let x = &x[i * rows * axis..][..y.len()];
+            for (x, y) in x.chunks(axis).zip(y.chunks_mut(axis)) {
+                self.row(x, row);
+                quantize.slice(row, y);
+            }
+        });
+        Ok(())
+    }
+
+    fn row(&self, x: &[u8], y: &mut [f32]) {
+        match self.sign {
+            Sign::U8 => softmax8_row::<false>(self.softmax.cpu, x, y, self.scale, self.zero_point),
+            Sign::S8 => softmax8_row::<true>(self.softmax.cpu, x, y, self.scale, self.zero_point),
+        }
+    }
+}
+
+multiversion!(fn softmax_row = softmax_row_body(y: &mut [f32]));
+multiversion!(fn softmax8_row[const S: bool][S] = softmax8_row_body(x: &[u8], y: &mut [f32], scale: f32, zero_point: i32));
+
+#[inline(always)]
+fn softmax8_row_body<const S: bool>(x: &[u8], y: &mut [f32], scale: f32, zero_point: i32) {
+    for (y, &x) in y.iter_mut().zip(x) {
+        *y = (widen::<S>(x) - zero_point) as f32 * scale;
+    }
+    softmax_row_body(y);
+}
+
+#[inline(always)]
+fn softmax_row_body(y: &mut [f32]) {
+    let max = fold(y, f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
+    for y in y.iter_mut() {
+        *y = math::exp(*y - max);
+    }
+    let sum = fold(y, 0.0, |a, b| a + b);
+    for y in y.iter_mut() {
+        *y /= sum;
+    }
+}
