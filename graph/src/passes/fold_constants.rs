@@ -1,0 +1,165 @@
+//! Computes what does not depend on the inputs, through the reference interpreter.
+//!
+//! Match: an operator whose operands are all constant, or whose results' values follow from shapes
+//! alone. Rewrite: constants. Class: exact; the interpreter is what the operators mean.
+//! Refuses: results that are larger than the operands and 4 MiB, or than what may be derived in
+//! all; operators that would compute for long; custom operators; and `dequantize(constant)` while
+//! an operator after it may yet become an integer one: a float copy of the weights would keep it
+//! from that. [`FoldDequantized`] folds those when fusion is done.
+
+use super::consts::{op, operand};
+use crate::pass::{Exactness, Pass, PassCx, PassError, PassInfo, sweep};
+use crate::patch::Patch;
+use crate::{Graph, NodeId, Outlet, reference};
+use requant_ir::{DType, Dim, Op, PoolAttrs, Tensor};
+
+/// A result may have at least so many bytes, whatever the operands have.
+const FREE_BYTES: usize = 4 << 20;
+/// Multiplications that folding one operator may take.
+const WORK: usize = 1 << 26;
+
+/// Folds constants, but for dequantized ones.
+pub struct FoldConstants;
+
+impl Pass for FoldConstants {
+    fn info(&self) -> PassInfo {
+        PassInfo {
+            name: "fold_constants",
+            class: Exactness::Exact,
+            about: "computes what does not depend on the inputs",
+        }
+    }
+
+    fn run(&self, graph: &mut Graph, cx: &mut PassCx<'_>) -> Result<(), PassError> {
+        sweep(graph, cx, |graph, node, cx| {
+            let is_dequantize = matches!(op(graph, node)?, Op::Dequantize);
+            if is_dequantize && !only_fills(graph, node) {
+                return None;
+            }
+            fold(graph, node, cx, "fold_constants")
+        })
+    }
+}
+
+/// Folds dequantized constants that no integer operator took.
+pub struct FoldDequantized;
+
+impl Pass for FoldDequantized {
+    fn info(&self) -> PassInfo {
+        PassInfo {
+            name: "fold_dequantized",
+            class: Exactness::Exact,
+            about: "computes constants that are left between integer and float operators",
+        }
+    }
+
+    fn run(&self, graph: &mut Graph, cx: &mut PassCx<'_>) -> Result<(), PassError> {
+        sweep(graph, cx, |graph, node, cx| fold(graph, node, cx, "fold_dequantized"))
+    }
+}
+
+/// True when `node`'s result is only the fill value of `Pad`s, which no fusion needs quantized.
+fn only_fills(graph: &Graph, node: NodeId) -> bool {
+    let result = Outlet { node, slot: 0 };
+    let fills = |(user, index): (NodeId, usize)| {
+        index == 2 && matches!(op(graph, user), Some(Op::Pad { .. }))
+    };
+    !graph.is_output(result) && graph.consumers(result).into_iter().all(fills)
+}
+
+fn fold(graph: &Graph, node: NodeId, cx: &mut PassCx<'_>, pass: &'static str) -> Option<Patch> {
+    let results = evaluate(graph, node, cx)
+        .map_err(|reason| cx.refuse(graph.node(node).name.as_ref(), reason))
+        .ok()??;
+    let mut patch = Patch::new(pass, Exactness::Exact);
+    for (slot, tensor) in results.into_iter().enumerate() {
+        let old = Outlet { node, slot: slot as u16 };
+        let new = patch.constant(graph.fact(old).name.as_ref(), tensor);
+        patch.replace(old, new);
+    }
+    Some(patch)
+}
+
+/// The results of `node`; `Ok(None)` when they are not constant.
+fn evaluate(
+    graph: &Graph,
+    node: NodeId,
+    cx: &mut PassCx<'_>,
+) -> Result<Option<Vec<Tensor>>, String> {
+    let Some(op) = op(graph, node) else { return Ok(None) };
+    if let Some(value) = known_shape(graph, node) {
+        return Ok(Some(vec![value]));
+    }
+    let operands: Option<Vec<Option<&Tensor>>> = graph
+        .operands(node)
+        .into_iter()
+        .map(|o| o.map_or(Some(None), |o| graph.constant(o).map(Some)))
+        .collect();
+    let Some(operands) = operands.filter(|_| !matches!(op, Op::Custom { .. })) else {
+        return Ok(None);
+    };
+    let given: usize = operands.iter().flatten().map(|t| t.bytes().len()).sum();
+    let bytes = result_bytes(graph, node).ok_or("the size of the result is not known")?;
+    if bytes > given.max(FREE_BYTES) {
+        return Err(format!("the result would take {bytes} bytes, far more than its operands"));
+    }
+    if work(graph, node, op).is_none_or(|work| work > WORK) {
+        return Err("computing it would take too long".into());
+    }
+    // Constants that nothing else reads make room.
+    let freed = dying_bytes(graph, node);
+    if !cx.derive(bytes.saturating_sub(freed) as u64) {
+        return Err("folded constants would exceed the limit `derived_bytes`".into());
+    }
+    reference::eval(op, &operands).map(Some).map_err(|e| e.to_string())
+}
+
+/// The value of a small integer result that follows from shapes.
+fn known_shape(graph: &Graph, node: NodeId) -> Option<Tensor> {
+    let [fact] = &graph.node(node).outputs[..] else { return None };
+    let extents = fact.ty.fixed_dims().filter(|_| fact.ty.dtype() == DType::I64)?;
+    let values = fact.shape_value.as_ref()?.iter().map(Dim::fixed);
+    let values: Vec<i64> = values.map(|v| i64::try_from(v?).ok()).collect::<Option<_>>()?;
+    Tensor::from_slice(&extents, &values).ok()
+}
+
+/// Bytes of the constants that only `node` reads.
+fn dying_bytes(graph: &Graph, node: NodeId) -> usize {
+    let dies = |o: &Outlet| graph.sole_consumer(*o).is_some();
+    let constants = graph.operands(node).into_iter().flatten().filter(dies);
+    constants.filter_map(|o| graph.constant(o)).map(|t| t.bytes().len()).sum()
+}
+
+/// Bytes of all results together.
+fn result_bytes(graph: &Graph, node: NodeId) -> Option<usize> {
+    graph.node(node).outputs.iter().try_fold(0usize, |sum, fact| {
+        let extents = fact.ty.fixed_dims()?;
+        sum.checked_add(Tensor::byte_len(fact.ty.dtype(), &extents).ok()?)
+    })
+}
+
+/// About how many multiplications or reads `op` takes; `None` when that does not fit.
+fn work(graph: &Graph, node: NodeId, op: &Op) -> Option<usize> {
+    let elements = |o: Option<Outlet>| o.and_then(|o| graph.fact(o).ty.elements());
+    let result = elements(Some(Outlet { node, slot: 0 }))?;
+    let window = |pool: &PoolAttrs| {
+        pool.kernel.iter().try_fold(1usize, |product, &k| product.checked_mul(k))
+    };
+    let per_element = match op {
+        Op::Pool(pool) | Op::QPool { pool, .. } => window(pool)?,
+        Op::Conv(_) | Op::QConv { .. } => {
+            let weights = graph.fact(operand(graph, node, 1)?).ty.fixed_dims()?;
+            weights.iter().skip(1).product()
+        }
+        Op::MatMul | Op::QMatMul { .. } | Op::Gemm { .. } => {
+            let a = graph.fact(operand(graph, node, 0)?).ty.fixed_dims()?;
+            match op {
+                Op::Gemm { trans_a: true, .. } => *a.first()?,
+                _ => *a.last()?,
+            }
+        }
+        _ => 1,
+    };
+    let read = elements(operand(graph, node, 0)).unwrap_or(0);
+    result.checked_mul(per_element)?.checked_add(read)
+}

@@ -1,0 +1,52 @@
+//! Channels-last layout for the image-like part of the graph.
+//!
+//! Match: regions of operators that can work in either layout around convolutions and pools.
+//! Rewrite: the region computes on channels-last tensors; what is left of the conversions stands
+//! where it moves the fewest bytes, and `Transpose`s between the two layouts disappear.
+//! Class: exact. Elements only change places; operators that would sum floats in another order
+//! (a mean over channels and rows, say) are not part of a region.
+//! Refuses: convolutions and pools whose rank is not known or that meet the other layout without a
+//! `Transpose` between. Everything that needs its axes as they are (reshapes, matrix products,
+//! other transposes, graph inputs and outputs) bounds a region and keeps its operands.
+//!
+//! ## How
+//!
+//! 1. Orientation: convolutions and pools say which layout their operands are in as the model has
+//!    them; it spreads along the values, and a `Transpose` from one layout to the other turns it.
+//! 2. Choice: every operator of a region stores its tensors channels-first or channels-last.
+//!    Convolutions and pools must be channels-last, which is what the kernels read; a value whose
+//!    producer and consumers disagree costs its bytes, once. Two choices and a price for
+//!    disagreement make a minimum cut, so the best choice is found exactly ([`mincut`]).
+//! 3. Rewrite: operators that changed sides get their axes renumbered ([`axes`]), and conversions
+//!    are put where the cut goes; those that only move axes of extent 1 are reshapes.
+
+mod axes;
+mod choose;
+mod mincut;
+mod rewrite;
+
+use crate::Graph;
+use crate::pass::{Exactness, Pass, PassCx, PassError, PassInfo};
+
+const NAME: &str = "layout";
+
+/// The layout pass.
+pub struct Layout;
+
+impl Pass for Layout {
+    fn info(&self) -> PassInfo {
+        PassInfo {
+            name: NAME,
+            class: Exactness::Exact,
+            about: "stores images channels-last and removes the transposes between layouts",
+        }
+    }
+
+    fn run(&self, graph: &mut Graph, cx: &mut PassCx<'_>) -> Result<(), PassError> {
+        let region = choose::region(graph, cx);
+        if let Some(patch) = rewrite::patch(graph, &region) {
+            cx.apply(graph, patch)?;
+        }
+        Ok(())
+    }
+}
