@@ -10,13 +10,17 @@ mod depthwise;
 pub mod elementwise;
 pub mod epilogue;
 pub mod error;
+pub mod float;
 pub mod gemm;
 pub mod lut;
+pub mod math;
 mod multiversion;
 mod numeric;
 pub mod par;
+pub mod pool;
 pub mod quantize;
 pub mod sign;
+pub mod softmax;
 mod split;
 #[cfg(feature = "testing")]
 pub mod testing;
