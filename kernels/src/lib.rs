@@ -12,6 +12,7 @@ pub mod epilogue;
 pub mod error;
 pub mod float;
 pub mod gemm;
+pub mod layout;
 pub mod lut;
 pub mod math;
 mod multiversion;
