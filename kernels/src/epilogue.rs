@@ -9,6 +9,8 @@ pub use crate::sign::Sign;
 use crate::{KernelError, error::check_len};
 
 mod finish;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod x86_avx512;
 pub(crate) use finish::{TileOut, finish_tile};
 
 /// Columns of a weight panel; per-column constants are padded to a multiple of it.

@@ -9,6 +9,10 @@
 //! so that stride, dilation and padding cost nothing in the kernels, which see a list of taps per pixel.
 
 mod pairs;
+#[cfg(target_arch = "x86_64")]
+mod x86_avx2;
+#[cfg(target_arch = "x86_64")]
+mod x86_avx512vnni;
 
 use crate::{
     Cpu, KernelError,
@@ -53,6 +57,16 @@ struct Kernel {
 impl Kernel {
     /// The kernel for `cpu`; `wide` weights do not fit into s8.
     fn of(cpu: Cpu, sign: Sign, wide: bool) -> &'static Self {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if cpu.avx512vnni().is_some() && !wide {
+                return x86_avx512vnni::kernel(sign);
+            }
+            if cpu.avx2().is_some() {
+                return x86_avx2::kernel(sign);
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
         let _ = (cpu, wide);
         pairs::portable(sign)
     }

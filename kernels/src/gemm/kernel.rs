@@ -191,6 +191,12 @@ impl KernelSet {
     /// The kernels that `cpu` stands for.
     pub(crate) fn of(cpu: Cpu) -> &'static Self {
         match cpu.isa() {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => &super::x86_avx2::SET,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => &super::x86_avx512vnni::SET,
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Isa::Neon => &super::arm_neon::SET,
             _ => &super::scalar::SET,
         }
     }

@@ -4,11 +4,17 @@
 //! `bias' = bias − z_a · Σ_k (B − w_zero)`, for which [`PackedB::weight_sums`] gives the sums.
 //! Every result is exact: the sum is taken modulo 2³², and K is limited so that the true sum fits.
 
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod arm_neon;
 mod driver;
 mod dynamic;
 pub(crate) mod kernel;
 pub(crate) mod pack;
 mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod x86_avx2;
+#[cfg(target_arch = "x86_64")]
+mod x86_avx512vnni;
 
 use std::{fmt, sync::Arc};
 

@@ -1,0 +1,341 @@
+//! Integer convolution: every ISA, method and thread count against the definition.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod int8_common;
+
+use std::sync::Arc;
+
+use int8_common::*;
+use proptest::prelude::*;
+use requant_kernels::{
+    Cpu,
+    conv::{Conv, ConvGeometry, ConvSpec, ConvWeights, PackedConv},
+    epilogue::{OutSlice, Output, Requantize, Residual, Sign},
+    par::{Parallel, Serial},
+    testing::{Flush, Guarded},
+};
+
+#[derive(Debug, Clone)]
+struct Problem {
+    spec: ConvSpec,
+    sign: Sign,
+    x: Vec<u8>,
+    w: Vec<i8>,
+    w_zero: Option<Vec<i32>>,
+    bias: Vec<i32>,
+    pad_value: u8,
+    output: Output,
+    residual: Vec<u8>,
+}
+
+fn shape(spec: &ConvSpec) -> ConvWeights {
+    ConvWeights {
+        out_c: spec.out_c,
+        in_c_per_group: spec.in_c / spec.groups,
+        kernel: spec.kernel,
+        groups: spec.groups,
+    }
+}
+
+impl Problem {
+    fn expected(&self) -> Vec<u32> {
+        let ConvSpec {
+            batch,
+            in_h,
+            in_w,
+            in_c,
+            out_c,
+            kernel: [kh, kw],
+            strides,
+            dilations,
+            pads,
+            groups,
+        } = self.spec;
+        let geometry = ConvGeometry::new(self.spec).unwrap();
+        let (icg, ocg) = (in_c / groups, out_c / groups);
+        let mut y = Vec::new();
+        for (n, oy) in (0..batch).flat_map(|n| (0..geometry.out_h()).map(move |oy| (n, oy))) {
+            for (ox, o) in (0..geometry.out_w()).flat_map(|ox| (0..out_c).map(move |o| (ox, o))) {
+                let zero = self.w_zero.as_ref().map_or(0, |z| z[if z.len() == 1 { 0 } else { o }]);
+                let mut sum = i64::from(self.bias[o]);
+                for (ky, kx) in (0..kh).flat_map(|ky| (0..kw).map(move |kx| (ky, kx))) {
+                    let iy = (oy * strides[0] + ky * dilations[0]) as i64 - pads[0] as i64;
+                    let ix = (ox * strides[1] + kx * dilations[1]) as i64 - pads[1] as i64;
+                    let inside = (0..in_h as i64).contains(&iy) && (0..in_w as i64).contains(&ix);
+                    for c in 0..icg {
+                        let at = ((n * in_h) as i64 + iy) * (in_w * in_c) as i64 + ix * in_c as i64;
+                        let byte = if inside {
+                            self.x[at as usize + o / ocg * icg + c]
+                        } else {
+                            self.pad_value
+                        };
+                        let weight = self.w[((o * icg + c) * kh + ky) * kw + kx];
+                        sum += value(self.sign, byte) * (i64::from(weight) - i64::from(zero));
+                    }
+                }
+                let residual = adds_residual(&self.output).then(|| self.residual[y.len()]);
+                y.push(finish(&self.output, sum as i32, o, residual));
+            }
+        }
+        y
+    }
+
+    fn check(&self, cpu: Cpu, par: &dyn Parallel, expected: &[u32]) {
+        let geometry = ConvGeometry::new(self.spec).unwrap();
+        assert_eq!(expected.len(), geometry.output_len());
+        let packed =
+            PackedConv::pack(cpu, &self.w, shape(&self.spec), self.w_zero.as_deref(), self.sign)
+                .unwrap();
+        let conv = Conv::new(geometry, Arc::new(packed), &self.bias, self.pad_value, &self.output)
+            .unwrap();
+        let mut scratch = vec![0x33; conv.scratch_bytes(par.threads())];
+        let residual = adds_residual(&self.output).then_some(&*self.residual);
+        let y = with_output(&self.output, expected.len(), |y| {
+            conv.run(par, &self.x, residual, y, &mut scratch)
+        });
+        for (i, &expected) in expected.iter().enumerate() {
+            let (isa, threads) = (cpu.isa(), par.threads());
+            assert_eq!(bits(&y, i), expected, "element {i} on {isa} with {threads} threads");
+        }
+    }
+
+    fn check_everywhere(&self) {
+        let expected = self.expected();
+        for cpu in cpus() {
+            self.check(cpu, &Serial, &expected);
+        }
+    }
+}
+
+fn with_data(spec: ConvSpec) -> impl Strategy<Value = Problem> {
+    let geometry = ConvGeometry::new(spec).unwrap();
+    let weights_len = spec.out_c * (spec.in_c / spec.groups) * spec.kernel[0] * spec.kernel[1];
+    (
+        (signs(), bytes(geometry.input_len()), weights(weights_len), zero_points(spec.out_c)),
+        proptest::collection::vec(-50_000i32..50_000, spec.out_c),
+        (any::<u8>(), outputs(spec.out_c), bytes(geometry.output_len())),
+    )
+        .prop_map(move |((sign, x, w, w_zero), bias, (pad_value, output, residual))| Problem {
+            spec,
+            sign,
+            x,
+            w,
+            w_zero,
+            bias,
+            pad_value,
+            output,
+            residual,
+        })
+}
+
+/// Specifications whose kernel fits the padded image; `channels` gives (in_c, out_c, groups).
+fn specs(
+    channels: impl Strategy<Value = (usize, usize, usize)>,
+) -> impl Strategy<Value = ConvSpec> {
+    let two = |most: usize| (1..=most, 1..=most).prop_map(|(a, b)| [a, b]);
+    let pads = (0usize..4, 0usize..4, 0usize..4, 0usize..4).prop_map(|(a, b, c, d)| [a, b, c, d]);
+    (1usize..3, 1usize..12, 1usize..12, channels, two(5), two(3), two(3), pads).prop_filter_map(
+        "the kernel fits",
+        |(batch, in_h, in_w, (in_c, out_c, groups), kernel, strides, dilations, pads)| {
+            let spec = ConvSpec {
+                batch,
+                in_h,
+                in_w,
+                in_c,
+                out_c,
+                kernel,
+                strides,
+                dilations,
+                pads,
+                groups,
+            };
+            ConvGeometry::new(spec).ok().map(|_| spec)
+        },
+    )
+}
+
+fn problems(
+    channels: impl Strategy<Value = (usize, usize, usize)>,
+) -> impl Strategy<Value = Problem> {
+    specs(channels).prop_flat_map(with_data)
+}
+
+proptest! {
+    #![proptest_config(config(400))]
+
+    #[test]
+    fn dense_convolutions_match_the_definition(problem in problems((1usize..20, 1usize..40, Just(1)))) {
+        problem.check_everywhere();
+    }
+
+    #[test]
+    fn depthwise_convolutions_match_the_definition(
+        problem in problems((2usize..150).prop_map(|c| (c, c, c)))
+    ) {
+        problem.check_everywhere();
+    }
+
+    #[test]
+    fn grouped_convolutions_match_the_definition(
+        problem in problems((1usize..5, 1usize..5, 1usize..6).prop_map(|(i, o, g)| (i * g, o * g, g)))
+    ) {
+        problem.check_everywhere();
+    }
+}
+
+/// Convolutions of a size that is cut into tasks.
+fn larger() -> impl Strategy<Value = Problem> {
+    let spec = |kernel, stride, in_c, out_c, groups| ConvSpec {
+        batch: 2,
+        in_h: 19,
+        in_w: 17,
+        in_c,
+        out_c,
+        kernel: [kernel, kernel],
+        strides: [stride, stride],
+        dilations: [1, 1],
+        pads: [kernel / 2; 4],
+        groups,
+    };
+    prop_oneof![
+        Just(spec(1, 1, 40, 70, 1)),
+        Just(spec(1, 2, 24, 33, 1)),
+        Just(spec(3, 2, 3, 32, 1)),
+        Just(spec(3, 1, 16, 20, 1)),
+        Just(spec(3, 1, 96, 96, 96)),
+        Just(spec(5, 2, 130, 130, 130)),
+        Just(spec(3, 1, 12, 24, 4)),
+    ]
+    .prop_flat_map(with_data)
+}
+
+proptest! {
+    #![proptest_config(config(20))]
+
+    #[test]
+    fn no_result_depends_on_the_number_of_threads(problem in larger()) {
+        let expected = problem.expected();
+        for cpu in cpus() {
+            for par in pools() {
+                problem.check(cpu, &*par, &expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn no_kernel_touches_memory_beyond_its_operands() {
+    let spec = |in_c, out_c, groups, kernel, pad, stride| ConvSpec {
+        batch: 1,
+        in_h: 6,
+        in_w: 7,
+        in_c,
+        out_c,
+        kernel: [kernel, kernel],
+        strides: [stride, stride],
+        dilations: [1, 1],
+        pads: [pad; 4],
+        groups,
+    };
+    for spec in [
+        spec(5, 7, 1, 1, 0, 1),
+        spec(5, 7, 1, 1, 0, 2),
+        spec(3, 32, 1, 3, 1, 2),
+        spec(7, 18, 1, 3, 0, 1),
+        spec(2, 2, 2, 3, 1, 1),
+        spec(17, 17, 17, 3, 0, 1),
+        spec(65, 65, 65, 5, 2, 2),
+        spec(6, 4, 2, 3, 1, 1),
+        spec(4, 8, 4, 3, 1, 1),
+    ] {
+        let geometry = ConvGeometry::new(spec).unwrap();
+        let k = spec.in_c / spec.groups * spec.kernel[0] * spec.kernel[1];
+        for cpu in cpus() {
+            for sign in [Sign::U8, Sign::S8] {
+                for zero in [0, 1] {
+                    for flush in [Flush::Start, Flush::End] {
+                        let x = Guarded::new(&vec![3; geometry.input_len()], flush);
+                        let residual = Guarded::new(&vec![60; geometry.output_len()], flush);
+                        let mut y = Guarded::new(&vec![0; geometry.output_len()], flush);
+                        let output = Output::Quant8 {
+                            sign: Sign::U8,
+                            requantize: Requantize::HalfEven(vec![1.0]),
+                            zero_point: 0,
+                            min: 0,
+                            max: 255,
+                            residual: Some(Residual {
+                                sign: Sign::U8,
+                                conv_is_lhs: false,
+                                scale_a: 1.0,
+                                scale_b: 1.0,
+                                offset: 1.0,
+                                min: 0,
+                                max: 255,
+                            }),
+                        };
+                        let weights = vec![1; spec.out_c * k];
+                        let packed =
+                            PackedConv::pack(cpu, &weights, shape(&spec), Some(&[zero]), sign)
+                                .unwrap();
+                        let bias = vec![40 - 3 * k as i32 * (1 - zero); spec.out_c];
+                        let conv =
+                            Conv::new(geometry, Arc::new(packed), &bias, 3, &output).unwrap();
+                        let mut scratch = Guarded::new(&vec![0; conv.scratch_bytes(1)], flush);
+                        conv.run(
+                            &Serial,
+                            &x,
+                            Some(&residual),
+                            OutSlice::Quant8(&mut y),
+                            &mut scratch,
+                        )
+                        .unwrap();
+                        assert!(y.iter().all(|&y| y == 101), "{spec:?} on {}", cpu.isa());
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_together_is_refused() {
+    let cpu = Cpu::detect();
+    let spec = ConvSpec {
+        batch: 1,
+        in_h: 4,
+        in_w: 4,
+        in_c: 2,
+        out_c: 3,
+        kernel: [3, 3],
+        strides: [1, 1],
+        dilations: [1, 1],
+        pads: [1; 4],
+        groups: 1,
+    };
+    let geometry = ConvGeometry::new(spec).unwrap();
+    let pack = |len, shape, zero: Option<&[i32]>| {
+        PackedConv::pack(cpu, &vec![0; len], shape, zero, Sign::U8)
+    };
+    assert!(pack(53, shape(&spec), None).is_err());
+    assert!(pack(54, ConvWeights { groups: 0, ..shape(&spec) }, None).is_err());
+    assert!(pack(54, ConvWeights { groups: 2, ..shape(&spec) }, None).is_err());
+    assert!(pack(0, ConvWeights { kernel: [0, 3], ..shape(&spec) }, None).is_err());
+    assert!(pack(54, shape(&spec), Some(&[1, 2])).is_err());
+    let packed = Arc::new(pack(54, shape(&spec), None).unwrap());
+    let other = ConvGeometry::new(ConvSpec { kernel: [1, 3], ..spec }).unwrap();
+    assert!(Conv::new(other, packed.clone(), &[0; 3], 0, &Output::I32).is_err());
+    assert!(Conv::new(geometry, packed.clone(), &[0; 2], 0, &Output::I32).is_err());
+    let conv = Conv::new(geometry, packed, &[0; 3], 0, &Output::I32).unwrap();
+    let mut scratch = vec![0; conv.scratch_bytes(1)];
+    let mut y = [0i32; 48];
+    assert!(conv.run(&Serial, &[0; 32], None, OutSlice::I32(&mut y), &mut scratch).is_ok());
+    assert!(conv.run(&Serial, &[0; 31], None, OutSlice::I32(&mut y), &mut scratch).is_err());
+    assert!(conv.run(&Serial, &[0; 32], None, OutSlice::I32(&mut y[1..]), &mut scratch).is_err());
+    assert!(conv.run(&Serial, &[0; 32], None, OutSlice::I32(&mut y), &mut scratch[1..]).is_err());
+    assert!(
+        conv.run(&Serial, &[0; 32], Some(&[0; 48]), OutSlice::I32(&mut y), &mut scratch).is_err()
+    );
+    assert!(
+        conv.run(&Serial, &[0; 32], None, OutSlice::Quant8(&mut [0; 48]), &mut scratch).is_err()
+    );
+}

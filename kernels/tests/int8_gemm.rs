@@ -1,0 +1,395 @@
+//! Integer GEMM: every ISA and thread count against the definition.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod int8_common;
+
+use std::sync::Arc;
+
+use int8_common::*;
+use proptest::prelude::*;
+use requant_kernels::{
+    Cpu, KernelError,
+    epilogue::{OutSlice, Output, Requantize, Sign},
+    gemm::{DynamicGemm, Gemm, PackedB},
+    par::Serial,
+    testing::{Flush, Guarded},
+};
+
+#[derive(Debug, Clone)]
+struct Problem {
+    m: usize,
+    n: usize,
+    k: usize,
+    lda: usize,
+    ldc: usize,
+    ldr: usize,
+    transposed: bool,
+    sign: Sign,
+    a: Vec<u8>,
+    b: Vec<i8>,
+    w_zero: Option<Vec<i32>>,
+    bias: Vec<i32>,
+    output: Output,
+    residual: Vec<u8>,
+}
+
+impl Problem {
+    fn weight(&self, k: usize, n: usize) -> i64 {
+        let b = if self.transposed { self.b[n * self.k + k] } else { self.b[k * self.n + n] };
+        let zero = self.w_zero.as_ref().map_or(0, |z| z[if z.len() == 1 { 0 } else { n }]);
+        i64::from(b) - i64::from(zero)
+    }
+
+    fn expected(&self, m: usize, n: usize) -> u32 {
+        let sum: i64 = (0..self.k)
+            .map(|k| value(self.sign, self.a[m * self.lda + k]) * self.weight(k, n))
+            .sum();
+        let acc = (sum + i64::from(self.bias[n])) as i32;
+        let residual = adds_residual(&self.output).then(|| self.residual[m * self.ldr + n]);
+        finish(&self.output, acc, n, residual)
+    }
+
+    fn check(&self, cpu: Cpu, par: &dyn requant_kernels::par::Parallel) {
+        let (k, n) = (self.k, self.n);
+        let packed =
+            PackedB::pack(cpu, &self.b, k, n, self.transposed, self.w_zero.as_deref(), self.sign)
+                .unwrap();
+        for (n, sum) in packed.weight_sums().into_iter().enumerate() {
+            assert_eq!(i64::from(sum), (0..k).map(|k| self.weight(k, n)).sum::<i64>());
+        }
+        let gemm = Gemm::new(Arc::new(packed), &self.bias, &self.output).unwrap();
+        let residual = adds_residual(&self.output).then_some((&*self.residual, self.ldr));
+        let len = self.m * self.ldc;
+        let y = with_output(&self.output, len, |y| {
+            gemm.run(par, self.m, &self.a, self.lda, residual, y, self.ldc)
+        });
+        for i in 0..len {
+            let (m, n) = (i / self.ldc, i % self.ldc);
+            let expected = if n < self.n { self.expected(m, n) } else { untouched(&y) };
+            let (isa, threads) = (cpu.isa(), par.threads());
+            assert_eq!(
+                bits(&y, i),
+                expected,
+                "row {m}, column {n} on {isa} with {threads} threads"
+            );
+        }
+    }
+}
+
+fn problems(
+    m: impl Strategy<Value = usize>,
+    n: impl Strategy<Value = usize>,
+    k: impl Strategy<Value = usize>,
+) -> impl Strategy<Value = Problem> {
+    (m, n, k, 0usize..9, 0usize..9, 0usize..9, any::<bool>(), signs()).prop_flat_map(
+        |(m, n, k, a_pad, c_pad, r_pad, transposed, sign)| {
+            let (lda, ldc, ldr) = (k + a_pad, n + c_pad, n + r_pad);
+            let operands = (bytes(m * lda), weights(k * n), zero_points(n), bytes(m * ldr));
+            let bias = proptest::collection::vec(-100_000i32..100_000, n);
+            (operands, bias, outputs(n)).prop_map(
+                move |((a, b, w_zero, residual), bias, output)| Problem {
+                    m,
+                    n,
+                    k,
+                    lda,
+                    ldc,
+                    ldr,
+                    transposed,
+                    sign,
+                    a,
+                    b,
+                    w_zero,
+                    bias,
+                    output,
+                    residual,
+                },
+            )
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(config(300))]
+
+    #[test]
+    fn every_isa_matches_the_definition(problem in problems(0usize..26, 0usize..100, 0usize..70)) {
+        for cpu in cpus() {
+            problem.check(cpu, &Serial);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(config(24))]
+
+    #[test]
+    fn no_result_depends_on_the_number_of_threads(problem in problems(1usize..120, 1usize..300, 200usize..400)) {
+        for cpu in cpus() {
+            for par in pools() {
+                problem.check(cpu, &*par);
+            }
+        }
+    }
+
+    #[test]
+    fn long_sums_are_staged_and_summed_exactly(problem in problems(1usize..14, 1usize..40, 500usize..1100)) {
+        for cpu in cpus() {
+            problem.check(cpu, &Serial);
+        }
+    }
+}
+
+/// All 65,536 products of a u8 or s8 activation and an s8 weight.
+#[test]
+fn every_single_product_is_exact() {
+    for cpu in cpus() {
+        for sign in [Sign::U8, Sign::S8] {
+            let a: Vec<u8> = (0..=255).collect();
+            let b: Vec<i8> = (-128..=127).collect();
+            let packed = Arc::new(PackedB::pack(cpu, &b, 1, 256, false, None, sign).unwrap());
+            let gemm = Gemm::new(packed, &[0; 256], &Output::I32).unwrap();
+            let mut y = vec![0; 65_536];
+            gemm.run(&Serial, 256, &a, 1, None, OutSlice::I32(&mut y), 256).unwrap();
+            for (i, &y) in y.iter().enumerate() {
+                let expected = value(sign, a[i / 256]) * i64::from(b[i % 256]);
+                assert_eq!(i64::from(y), expected, "{} {:?}", cpu.isa(), sign);
+            }
+        }
+    }
+}
+
+/// All combinations of extreme operands, over K long enough for several groups and a tail.
+#[test]
+fn extreme_operands_never_saturate() {
+    for cpu in cpus() {
+        for sign in [Sign::U8, Sign::S8] {
+            for a in [0u8, 1, 0x7f, 0x80, 0xff] {
+                for b in [i8::MIN, -127, -1, 1, i8::MAX] {
+                    for k in [1, 2, 3, 4, 5, 8, 63, 1029] {
+                        let packed = Arc::new(
+                            PackedB::pack(cpu, &vec![b; k * 17], k, 17, false, None, sign).unwrap(),
+                        );
+                        let gemm = Gemm::new(packed, &[7; 17], &Output::I32).unwrap();
+                        let mut y = vec![0; 13 * 17];
+                        gemm.run(&Serial, 13, &vec![a; 13 * k], k, None, OutSlice::I32(&mut y), 17)
+                            .unwrap();
+                        let expected = k as i64 * value(sign, a) * i64::from(b) + 7;
+                        assert!(
+                            y.iter().all(|&y| i64::from(y) == expected),
+                            "{} {sign:?} {a} {b} {k}",
+                            cpu.isa()
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Every number of rows around the tiles' heights: paths for few rows are separate code.
+#[test]
+fn every_number_of_rows_and_panels_gives_the_same_rows() {
+    let (k, n, most) = (37, 150, 40);
+    let a: Vec<u8> = (0..most * k).map(|i| (i * 89 % 251) as u8).collect();
+    let b: Vec<i8> = (0..k * n).map(|i| (i * 57 % 255) as i8).collect();
+    let m: Vec<f32> = (0..n).map(|n| 0.001 + n as f32 * 1e-5).collect();
+    for cpu in cpus() {
+        for sign in [Sign::U8, Sign::S8] {
+            for n in [1, 15, 16, 17, 32, 33, 48, 64, 65, 80, 150] {
+                let packed =
+                    Arc::new(PackedB::pack(cpu, &b[..k * n], k, n, true, None, sign).unwrap());
+                let output = Output::Quant8 {
+                    sign: Sign::U8,
+                    requantize: Requantize::HalfEven(m[..n].to_vec()),
+                    zero_point: 100,
+                    min: 3,
+                    max: 250,
+                    residual: None,
+                };
+                let gemm = Gemm::new(packed, &vec![-900; n], &output).unwrap();
+                for rows in 1..=most {
+                    let mut y = vec![0; rows * n];
+                    gemm.run(&Serial, rows, &a, k, None, OutSlice::Quant8(&mut y), n).unwrap();
+                    for (i, &y) in y.iter().enumerate() {
+                        let (r, c) = (i / n, i % n);
+                        let sum: i64 = (0..k)
+                            .map(|k_| value(sign, a[r * k + k_]) * i64::from(b[c * k + k_]))
+                            .sum();
+                        let expected = finish(&output, sum as i32 - 900, c, None);
+                        assert_eq!(u32::from(y), expected, "{} rows {rows} of {n}", cpu.isa());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Operands against unreadable pages at either end, at every alignment that K and N give them.
+#[test]
+fn no_kernel_touches_memory_beyond_its_operands() {
+    for cpu in cpus() {
+        for sign in [Sign::U8, Sign::S8] {
+            for (m, n, k) in [
+                (1, 1, 1),
+                (1, 70, 3),
+                (3, 17, 5),
+                (13, 33, 7),
+                (25, 47, 66),
+                (7, 64, 130),
+                (12, 32, 259),
+            ] {
+                for flush in [Flush::Start, Flush::End] {
+                    let a = Guarded::new(&vec![9; m * k], flush);
+                    let residual = Guarded::new(&vec![77; m * n], flush);
+                    let mut y = Guarded::new(&vec![0; m * n], flush);
+                    let b = vec![1i8; k * n];
+                    for with_residual in [false, true] {
+                        let output = Output::Quant8 {
+                            sign: Sign::U8,
+                            requantize: Requantize::HalfEven(vec![1.0]),
+                            zero_point: 0,
+                            min: 0,
+                            max: 255,
+                            residual: with_residual.then_some(
+                                requant_kernels::epilogue::Residual {
+                                    sign: Sign::U8,
+                                    conv_is_lhs: true,
+                                    scale_a: 0.0,
+                                    scale_b: 1.0,
+                                    offset: 0.0,
+                                    min: 0,
+                                    max: 255,
+                                },
+                            ),
+                        };
+                        let packed = Arc::new(
+                            PackedB::pack(cpu, &b, k, n, false, Some(&[1]), sign).unwrap(),
+                        );
+                        let zeroed = Gemm::new(packed, &vec![50; n], &output).unwrap();
+                        let packed =
+                            Arc::new(PackedB::pack(cpu, &b, k, n, false, None, sign).unwrap());
+                        let plain =
+                            Gemm::new(packed, &vec![50 - 9 * k as i32; n], &output).unwrap();
+                        let given = with_residual.then_some((&*residual, n));
+                        for gemm in [zeroed, plain] {
+                            y.fill(0);
+                            gemm.run(&Serial, m, &a, k, given, OutSlice::Quant8(&mut y), n)
+                                .unwrap();
+                            let expected = if with_residual { 77 } else { 50 };
+                            assert!(y.iter().all(|&y| y == expected), "{} {m}x{n}x{k}", cpu.isa());
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(config(60))]
+
+    #[test]
+    fn two_activations_multiply_with_their_zero_points(
+        (m, n, k) in (1usize..20, 1usize..50, 0usize..60),
+        (a_sign, b_sign) in (signs(), signs()),
+        (za, zb) in (0u8..=255, 0u8..=255),
+        transposed in any::<bool>(),
+        seed in any::<u64>(),
+    ) {
+        let noise = |i: usize| (seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left((i % 61) as u32) >> (i % 7)) as u8;
+        let a: Vec<u8> = (0..m * k).map(noise).collect();
+        let b: Vec<u8> = (0..k * n).map(|i| noise(i + 13)).collect();
+        let (za, zb) = (value(a_sign, za), value(b_sign, zb));
+        let bias: Vec<i32> = (0..n as i32).collect();
+        for cpu in cpus() {
+            let gemm = DynamicGemm::new(cpu, (k, n), (a_sign, za as i32), (b_sign, zb as i32), &bias, &Output::I32).unwrap();
+            let ldb = if transposed { k } else { n };
+            let mut y = vec![0; m * n];
+            let mut scratch = vec![0xa5; gemm.scratch_bytes()];
+            gemm.run(&Serial, m, (&a, k), (&b, ldb), transposed, (OutSlice::I32(&mut y), n), &mut scratch).unwrap();
+            for (i, &y) in y.iter().enumerate() {
+                let (r, c) = (i / n, i % n);
+                let sum: i64 = (0..k).map(|k_| {
+                    let b = if transposed { b[c * k + k_] } else { b[k_ * n + c] };
+                    (value(a_sign, a[r * k + k_]) - za) * (value(b_sign, b) - zb)
+                }).sum();
+                prop_assert_eq!(i64::from(y), sum + c as i64, "{}", cpu.isa());
+            }
+        }
+    }
+}
+
+#[test]
+fn sums_that_could_overflow_are_refused() {
+    let cpu = Cpu::detect();
+    let pack = |k, sign, zero: &[i32]| {
+        PackedB::pack(cpu, &vec![0; k], k, 1, false, Some(zero), sign).map(|_| ())
+    };
+    assert_eq!(pack(65_793, Sign::U8, &[0]), Ok(()));
+    assert_eq!(
+        pack(65_794, Sign::U8, &[0]),
+        Err(KernelError::KTooLarge { k: 65_794, limit: 65_793 })
+    );
+    assert_eq!(pack(131_071, Sign::S8, &[0]), Ok(()));
+    assert_eq!(
+        pack(131_072, Sign::S8, &[0]),
+        Err(KernelError::KTooLarge { k: 131_072, limit: 131_071 })
+    );
+    assert!(matches!(pack(65_793, Sign::U8, &[5]), Err(KernelError::KTooLarge { .. })));
+}
+
+#[test]
+fn the_longest_sum_of_extremes_is_exact() {
+    for cpu in cpus() {
+        for (sign, a, k) in [(Sign::U8, 255u8, 65_793), (Sign::S8, 0x80, 131_071)] {
+            let packed =
+                Arc::new(PackedB::pack(cpu, &vec![-128; k], k, 1, false, None, sign).unwrap());
+            let gemm = Gemm::new(packed, &[0], &Output::I32).unwrap();
+            let mut y = [0];
+            gemm.run(&Serial, 1, &vec![a; k], k, None, OutSlice::I32(&mut y), 1).unwrap();
+            assert_eq!(i64::from(y[0]), k as i64 * value(sign, a) * -128, "{}", cpu.isa());
+        }
+    }
+}
+
+#[test]
+fn short_or_mistyped_operands_are_refused() {
+    let packed =
+        Arc::new(PackedB::pack(Cpu::detect(), &[1; 12], 4, 3, false, None, Sign::U8).unwrap());
+    let gemm = Gemm::new(packed.clone(), &[0; 3], &Output::I32).unwrap();
+    let mut y = vec![0i32; 6];
+    let mut run =
+        |m, a: &[u8], lda, ldc| gemm.run(&Serial, m, a, lda, None, OutSlice::I32(&mut y), ldc);
+    assert!(run(2, &[0; 8], 4, 3).is_ok());
+    assert!(run(2, &[0; 7], 4, 3).is_err());
+    assert!(run(2, &[0; 8], 3, 3).is_err());
+    assert!(run(2, &[0; 8], 4, 2).is_err());
+    assert!(run(3, &[0; 12], 4, 3).is_err());
+    assert!(run(2, &[0; 8], usize::MAX, 3).is_err());
+    assert!(run(usize::MAX, &[0; 8], 4, 3).is_err());
+    let mut bytes = [0u8; 6];
+    assert!(gemm.run(&Serial, 2, &[0; 8], 4, None, OutSlice::Quant8(&mut bytes), 3).is_err());
+    assert!(
+        gemm.run(&Serial, 2, &[0; 8], 4, Some((&[0; 6], 3)), OutSlice::I32(&mut [0; 6]), 3)
+            .is_err()
+    );
+    assert!(Gemm::new(packed.clone(), &[0; 2], &Output::I32).is_err());
+    assert!(Gemm::new(packed.clone(), &[0; 3], &Output::F32 { scales: vec![1.0; 2] }).is_err());
+    let quant = |m: f32, min, max| Output::Quant8 {
+        sign: Sign::U8,
+        requantize: Requantize::HalfEven(vec![m]),
+        zero_point: 0,
+        min,
+        max,
+        residual: None,
+    };
+    assert!(Gemm::new(packed.clone(), &[0; 3], &quant(1.0, 0, 255)).is_ok());
+    for bad in [
+        quant(f32::NAN, 0, 255),
+        quant(1.0, -1, 255),
+        quant(1.0, 9, 8),
+        quant(f32::INFINITY, 0, 255),
+    ] {
+        assert!(Gemm::new(packed.clone(), &[0; 3], &bad).is_err(), "{bad:?}");
+    }
+}
