@@ -374,7 +374,7 @@ pub(crate) fn sweep(
         for node in graph.topo() {
             // A patch may have removed the node, or put a new one in its place; then that is
             // looked at.
-            if !graph.contains(node) {
+            if graph.get(node).is_none() {
                 continue;
             }
             if let Some(patch) = rule(graph, node, cx) {

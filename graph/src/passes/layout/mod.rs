@@ -27,6 +27,7 @@ mod rewrite;
 
 use crate::Graph;
 use crate::pass::{Exactness, Pass, PassCx, PassError, PassInfo};
+use rewrite::Rewritten;
 
 const NAME: &str = "layout";
 
@@ -44,8 +45,16 @@ impl Pass for Layout {
 
     fn run(&self, graph: &mut Graph, cx: &mut PassCx<'_>) -> Result<(), PassError> {
         let region = choose::region(graph, cx);
-        if let Some(patch) = rewrite::patch(graph, &region) {
-            cx.apply(graph, patch)?;
+        if let Some(Rewritten { patch, origins }) = rewrite::patch(graph, &region) {
+            let applied = cx.apply(graph, patch)?;
+            // One patch rewrites the whole region; each node stands for the one it was made of, not
+            // for all that went.
+            for (index, origin) in origins {
+                if let Some(node) = applied.nodes[index] {
+                    let node = &mut graph.net[node.0];
+                    node.origin = if origin == [node.name.clone()] { Vec::new() } else { origin };
+                }
+            }
         }
         Ok(())
     }

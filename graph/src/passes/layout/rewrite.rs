@@ -9,13 +9,21 @@ use crate::patch::{Patch, Src};
 use crate::{Graph, NodeId, Outlet};
 use requant_ir::{Dim, Layout, Op};
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A patch of many nodes, and which source nodes each of its operators stands for.
+pub(super) struct Rewritten {
+    pub(super) patch: Patch,
+    pub(super) origins: Vec<(usize, Vec<Arc<str>>)>,
+}
 
 /// The patch, if anything changes.
-pub(super) fn patch(graph: &Graph, region: &Region) -> Option<Patch> {
+pub(super) fn patch(graph: &Graph, region: &Region) -> Option<Rewritten> {
     let mut rewrite = Rewrite {
         graph,
         region,
         patch: Patch::new(NAME, Exactness::Exact),
+        origins: Vec::new(),
         made: BTreeMap::new(),
         converted: BTreeMap::new(),
     };
@@ -27,13 +35,14 @@ pub(super) fn patch(graph: &Graph, region: &Region) -> Option<Patch> {
     for &node in &order {
         changed |= rewrite.expose(node);
     }
-    changed.then_some(rewrite.patch)
+    changed.then_some(Rewritten { patch: rewrite.patch, origins: rewrite.origins })
 }
 
 struct Rewrite<'a> {
     graph: &'a Graph,
     region: &'a Region,
     patch: Patch,
+    origins: Vec<(usize, Vec<Arc<str>>)>,
     /// Results of members that changed sides.
     made: BTreeMap<Outlet, Src>,
     converted: BTreeMap<(Outlet, bool), Src>,
@@ -66,12 +75,23 @@ impl Rewrite<'_> {
             });
         }
         let name = self.graph.node(node).name.to_string();
-        let outputs = self.graph.node(node).outputs.len();
+        let outputs = self.graph.node(node).outputs.len() as u16;
         let made = self.patch.op_n(name, flipped.op.clone(), operands, outputs);
+        made.first().into_iter().for_each(|&src| self.stands_for(src, node));
         for (slot, src) in made.into_iter().enumerate() {
             self.made.insert(Outlet { node, slot: slot as u16 }, src);
         }
         Some(())
+    }
+
+    /// Notes that a new node does what `node` did.
+    fn stands_for(&mut self, new: Src, node: NodeId) {
+        if let Src::New(index, _) = new {
+            let node = self.graph.node(node);
+            let same_name = node.origin.is_empty() && node.op().is_some();
+            let origin = if same_name { vec![node.name.clone()] } else { node.origin.clone() };
+            self.origins.push((index, origin));
+        }
     }
 
     /// `value`, which is in layout `from` as the model has it, stored in layout `to`.
@@ -82,17 +102,17 @@ impl Rewrite<'_> {
         let source_from = if turned { other(from) } else { from };
         let (src, now) = match self.made.get(&source) {
             Some(src) if orientation(self.region, source).is_some() => {
-                (src.clone(), self.region[&source.node].to)
+                (*src, self.region[&source.node].to)
             }
-            Some(src) => (src.clone(), source_from),
+            Some(src) => (*src, source_from),
             None => (Src::from(source), source_from),
         };
         if now == to {
             return Some(src);
         }
         let key = (source, to == Layout::ChannelsLast);
-        if let Some(src) = self.converted.get(&key) {
-            return Some(src.clone());
+        if let Some(&src) = self.converted.get(&key) {
+            return Some(src);
         }
         // Extents of what is stored now.
         let flip = Flip::out_of(now);
@@ -101,11 +121,12 @@ impl Rewrite<'_> {
             extents = consts::permuted(&extents, &Flip::out_of(source_from).perm(extents.len()));
         }
         let perm = flip.perm(extents.len());
-        let src = match self.existing(&src, source, &perm) {
+        let src = match self.existing(source, &perm) {
             Some(existing) => existing,
             None => self.convert(src, source, &extents, perm, to),
         };
-        self.converted.insert(key, src.clone());
+        self.stands_for(src, source.node);
+        self.converted.insert(key, src);
         Some(src)
     }
 
@@ -120,8 +141,8 @@ impl Rewrite<'_> {
     }
 
     /// A `Transpose` that the model has already.
-    fn existing(&self, src: &Src, source: Outlet, perm: &[usize]) -> Option<Src> {
-        if self.made.contains_key(&source) || !matches!(src, Src::Outlet(_)) {
+    fn existing(&self, source: Outlet, perm: &[usize]) -> Option<Src> {
+        if self.made.contains_key(&source) {
             return None;
         }
         let same = |node: NodeId| {
@@ -165,7 +186,7 @@ impl Rewrite<'_> {
             let value = Outlet { node, slot: slot as u16 };
             let Some(layout) = orientation(self.region, value) else {
                 // A result that is no image is the same in either layout.
-                if let Some(src) = self.made.get(&value).cloned() {
+                if let Some(&src) = self.made.get(&value) {
                     self.patch.replace(value, src);
                     changed = true;
                 }
@@ -218,6 +239,7 @@ impl Rewrite<'_> {
             Some(op) => self.patch.op(name, op.clone(), vec![Some(src)]),
             None => return false,
         };
+        self.stands_for(new, node);
         self.patch.replace(result, new);
         true
     }
