@@ -12,6 +12,8 @@ pub mod epilogue;
 pub mod error;
 pub mod float;
 pub mod gemm;
+#[cfg(test)]
+mod guard_tests;
 pub mod layout;
 pub mod lut;
 pub mod math;

@@ -171,3 +171,77 @@ fn softmax_row_body(y: &mut [f32]) {
         *y /= sum;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use crate::par::Serial;
+    use crate::quantize::{Codes, Dequantize};
+    use crate::split::testing::{cpus, pool};
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn rows_are_exponentials_over_their_sum_with_the_same_bits_everywhere(
+            axis in 1usize..80, rows in 0usize..5, seed: u32, spread in 0.0f32..60.0,
+        ) {
+            let noise = |i: usize| ((i as u32 ^ seed).wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 24) as f32;
+            let x: Vec<f32> = (0..axis * rows).map(|i| noise(i) * spread).collect();
+            let mut first: Option<Vec<f32>> = None;
+            for cpu in cpus() {
+                let (mut y, mut z) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+                Softmax::new(cpu, axis).unwrap().run(&Serial, &x, &mut y).unwrap();
+                Softmax::new(cpu, axis).unwrap().run(&pool(), &x, &mut z).unwrap();
+                prop_assert_eq!(&y, &z);
+                prop_assert_eq!(first.get_or_insert(y.clone()), &y, "{}", cpu.isa());
+                for (x, y) in x.chunks(axis).zip(y.chunks(axis)) {
+                    let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                    let e: Vec<f64> = x.iter().map(|&x| f64::from(x - max).exp()).collect();
+                    let sum: f64 = e.iter().sum();
+                    for (y, e) in y.iter().zip(e) {
+                        prop_assert!((f64::from(*y) - e / sum).abs() <= 1e-6 * (e / sum) + 1e-30);
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn eight_bit_forms_are_dequantize_softmax_quantize(
+            x in prop::collection::vec(any::<u8>(), 0..400), axis in 1usize..50, s in 0.001f32..0.5, z: u8, signed: bool,
+        ) {
+            let x = &x[..x.len() / axis * axis];
+            let sign = if signed { Sign::S8 } else { Sign::U8 };
+            let (z, codes) = (sign.value(z), if signed { Codes::S8(x) } else { Codes::U8(x) });
+            for cpu in cpus() {
+                let (mut real, mut want_f32, mut want) = (vec![0.0; x.len()], vec![0.0; x.len()], vec![0; x.len()]);
+                let quantize = Quantize::new(cpu, 1.0 / 256.0, sign.min(), sign).unwrap();
+                Dequantize::per_tensor(cpu, s, z).unwrap().run(&Serial, codes, &mut real).unwrap();
+                Softmax::new(cpu, axis).unwrap().run(&Serial, &real, &mut want_f32).unwrap();
+                quantize.run(&Serial, &want_f32, &mut want).unwrap();
+
+                let softmax = Softmax8::new(cpu, axis, sign, s, z).unwrap();
+                let (mut y_f32, mut y) = (vec![0.0; x.len()], vec![0; x.len()]);
+                softmax.run_f32(&pool(), x, &mut y_f32).unwrap();
+                prop_assert_eq!(&y_f32, &want_f32);
+                for threads in [1, 3] {
+                    let mut scratch = vec![9.0; softmax.scratch_len(threads)];
+                    softmax.run(&pool(), &quantize, x, &mut y, &mut scratch).unwrap();
+                    prop_assert_eq!(&y, &want);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn lengths_are_checked() {
+        let cpu = Cpu::detect();
+        assert!(Softmax::new(cpu, 0).is_err());
+        assert!(Softmax::new(cpu, 3).unwrap().run(&Serial, &[0.0; 4], &mut [0.0; 4]).is_err());
+        let softmax = Softmax8::new(cpu, 2, Sign::U8, 0.1, 0).unwrap();
+        let quantize = Quantize::new(cpu, 1.0, 0, Sign::U8).unwrap();
+        assert!(softmax.run(&Serial, &quantize, &[0; 2], &mut [0; 2], &mut [0.0; 1]).is_err());
+        let s16 = Quantize::new_s16(cpu, 1.0, 0).unwrap();
+        assert!(softmax.run(&Serial, &s16, &[0; 2], &mut [0; 2], &mut [0.0; 2]).is_err());
+    }
+}

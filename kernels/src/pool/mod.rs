@@ -3,6 +3,8 @@
 mod average;
 mod global;
 mod max;
+#[cfg(test)]
+mod tests;
 mod window;
 
 pub use average::{AveragePool8, AveragePoolF32};
