@@ -7,10 +7,13 @@
 mod dtype;
 mod limits;
 mod model;
+mod names;
 pub mod npz;
 mod op;
 mod tensor;
+pub mod text;
 mod types;
+pub mod verify;
 
 pub use dtype::DType;
 pub use limits::Limits;
@@ -20,4 +23,6 @@ pub use op::{
     ReduceKind, Residual, Rounding, UnaryKind,
 };
 pub use tensor::{ALIGN, Element, Tensor, TensorError};
+pub use text::{TextError, TextOptions};
 pub use types::{Dim, ElemType, MAX_RANK, Quant, QuantParams, TensorType};
+pub use verify::VerifyError;
