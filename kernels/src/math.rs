@@ -37,7 +37,7 @@ pub fn exp(x: f32) -> f32 {
     let i = (shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
     let r = (t - n * LN2_HI) - n * LN2_LO;
     let p =
-        horner(r, [1.987_569_2e-4, 1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1]);
+        horner(r, [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1]);
     let y = p * (r * r) + r + 1.0;
     // In two steps, since 2ⁿ itself need not be a normal number; only the second one can round.
     let half = i >> 1;
@@ -62,13 +62,13 @@ pub fn log(x: f32) -> f32 {
         [
             7.037_683_6e-2,
             -1.151_461e-1,
-            1.167_699_9e-1,
+            1.167_699_84e-1,
             -1.242_014_1e-1,
             1.424_932_3e-1,
             -1.666_805_8e-1,
-            2.000_071_5e-1,
+            2.000_071_4e-1,
             -2.499_999_4e-1,
-            3.333_333_1e-1,
+            3.333_333e-1,
         ],
     );
     let y = p * r * z + LN2_LO * e - 0.5 * z;
@@ -91,7 +91,7 @@ pub fn tanh(x: f32) -> f32 {
     let z = x * x;
     let p = horner(
         z,
-        [-5.704_988_7e-3, 2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328_2e-1],
+        [-5.704_988_6e-3, 2.063_908_8e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1],
     );
     let small = p * z * x + x;
     let large = (1.0 - 2.0 / (exp(a + a) + 1.0)).copysign(x);

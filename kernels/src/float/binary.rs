@@ -84,12 +84,14 @@ mod tests {
     use crate::split::testing::{cpus, pool};
     use proptest::prelude::*;
 
+    type Case = (BinaryOp, fn(f32, f32) -> f32);
+
     proptest! {
         #[test]
         fn every_isa_computes_each_pair(
             a in prop::collection::vec(-9f32..9.0, 1..80), b in -9f32..9.0, ones in 1usize..4,
         ) {
-            let table: [(BinaryOp, fn(f32, f32) -> f32); 7] = [
+            let table: [Case; 7] = [
                 (BinaryOp::Add, |a, b| a + b),
                 (BinaryOp::Sub, |a, b| a - b),
                 (BinaryOp::Mul, |a, b| a * b),

@@ -152,7 +152,7 @@ impl GemmConv {
         split::rects_with(par, y, out_c, block, scratch, self.block_len(), |mut rect, patches| {
             let group = rect.cols.start / n;
             let b = Matrix { data: &self.weights[group * k * n..][..k * n], row: n, column: 1 };
-            let b = b.from_column(rect.cols.start % n);
+            let b = b.right_of(rect.cols.start % n);
             let a = if pointwise {
                 Matrix { data: &x[rect.rows.start * in_c..], row: k, column: 1 }
             } else {

@@ -52,12 +52,12 @@ impl<'a> Matrix<'a> {
     }
 
     /// The matrix from row `r` on.
-    fn from_row(self, r: usize) -> Self {
+    fn below(self, r: usize) -> Self {
         Self { data: &self.data[r * self.row..], ..self }
     }
 
     /// The matrix from column `c` on.
-    pub(super) fn from_column(self, c: usize) -> Self {
+    pub(super) fn right_of(self, c: usize) -> Self {
         Self { data: &self.data[c * self.column..], ..self }
     }
 
@@ -118,7 +118,7 @@ impl GemmF32 {
         };
         let block = |mut rect: Rect<'_, f32>, (a, b): (Matrix<'_>, Matrix<'_>)| {
             let bias = if bias.is_empty() { bias } else { &bias[rect.cols.clone()] };
-            let (a, b) = (a.from_row(rect.rows.start), b.from_column(rect.cols.start));
+            let (a, b) = (a.below(rect.rows.start), b.right_of(rect.cols.start));
             product(&mut rect, a, b, k, self.alpha);
             self.activation.finish(&mut rect, bias);
         };

@@ -23,5 +23,5 @@ fn tensor_bytes(what: &'static str, dims: &[usize], element: usize) -> Result<us
     if element == 0 {
         return Err(KernelError::invalid("the element size", element, "positive"));
     }
-    Ok(checked_product(what, dims)?.checked_mul(element).ok_or(KernelError::Overflow { what })?)
+    checked_product(what, dims)?.checked_mul(element).ok_or(KernelError::Overflow { what })
 }
