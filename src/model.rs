@@ -1,0 +1,115 @@
+//! A model as it was loaded, before it is made ready for a machine.
+
+use crate::Error;
+use requant_graph::{CompileOptions, CompiledModel, Graph, PassReport, PipelineOptions};
+use requant_ir::import::onnx::{ImportOptions, import_file};
+use requant_ir::{Limits, TensorType, file};
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+/// A model: loaded, checked and with every type inferred that can be.
+#[derive(Clone, Debug)]
+pub struct Model {
+    graph: Graph,
+}
+
+impl Model {
+    /// Loads an `.rq` or `.onnx` file; which of them it is, its first bytes say. Limits are the default
+    /// ones.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is malformed, needs what is not supported, or exceeds a limit; see
+    /// [`Error::kind`].
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, Error> {
+        Self::load_with(path, &Limits::default())
+    }
+
+    /// As [`load`](Self::load), within other limits.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_with(path: impl AsRef<Path>, limits: &Limits) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let model = match Format::of(path)? {
+            Format::Rq => file::read(path, limits)?,
+            Format::Onnx => import_file(path, &ImportOptions::with_limits(limits.clone()))?,
+            Format::Unknown => return Err(Error::Format { path: path.to_owned() }),
+        };
+        Self::from_ir(&model)
+    }
+
+    /// A model that is at hand in the IR.
+    ///
+    /// # Errors
+    /// If it is not a valid graph.
+    pub fn from_ir(model: &requant_ir::Model) -> Result<Self, Error> {
+        Ok(Model { graph: Graph::from_model(model)? })
+    }
+
+    /// The model in the IR, with all types that are known.
+    pub fn to_ir(&self) -> requant_ir::Model {
+        self.graph.to_model()
+    }
+
+    /// Its graph.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Names and types of the inputs, in order.
+    pub fn inputs(&self) -> impl ExactSizeIterator<Item = (&str, &TensorType)> {
+        self.graph.inputs().iter().map(|&id| {
+            let fact = self.graph.fact(id.into());
+            (&*fact.name, &fact.ty)
+        })
+    }
+
+    /// Names and types of the outputs, in order.
+    pub fn outputs(&self) -> impl ExactSizeIterator<Item = (&str, &TensorType)> {
+        self.graph.outputs().iter().map(|o| (&*o.name, &self.graph.fact(o.outlet).ty))
+    }
+
+    /// Rewrites the model for speed; compiling does it too. Worth calling before a model is saved.
+    ///
+    /// # Errors
+    /// If an option names a pass that is not there; see [`PassError`](requant_graph::PassError).
+    pub fn optimize(&mut self, options: &PipelineOptions) -> Result<PassReport, Error> {
+        Ok(requant_graph::pass::optimize(&mut self.graph, options)?)
+    }
+
+    /// Makes the model ready for this machine.
+    ///
+    /// # Errors
+    /// If it cannot be optimized, or (where its input shapes are fixed) planned.
+    pub fn compile(&self, options: &CompileOptions) -> Result<CompiledModel, Error> {
+        Ok(CompiledModel::compile(self.graph.clone(), options)?)
+    }
+}
+
+/// What a file is, by its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Rq,
+    Onnx,
+    Unknown,
+}
+
+impl Format {
+    fn of(path: &Path) -> Result<Self, Error> {
+        let io = |source| Error::Io { path: path.to_owned(), source };
+        let mut head = Vec::new();
+        File::open(path).map_err(io)?.take(8).read_to_end(&mut head).map_err(io)?;
+        Ok(Self::of_bytes(&head))
+    }
+
+    /// ONNX has no magic number; every model begins with the tag of a field of `ModelProto` (1 to 8, 14,
+    /// 20 and 25), of which writers put the IR version (`08`) first.
+    fn of_bytes(head: &[u8]) -> Self {
+        match head {
+            _ if head.starts_with(&file::MAGIC) => Format::Rq,
+            [0x08 | 0x12 | 0x1a | 0x22 | 0x28 | 0x32 | 0x3a | 0x42 | 0x72, ..] => Format::Onnx,
+            _ => Format::Unknown,
+        }
+    }
+}
