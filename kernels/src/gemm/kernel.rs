@@ -232,6 +232,22 @@ pub(crate) unsafe fn run_block<D: Dot, const MR: usize, const NV: usize>(block: 
     }
 }
 
+/// Repeats a block for each row of a tile. LLVM does not unroll loops with long bodies, and an accumulator that is
+/// indexed by a variable lives in memory instead of a register.
+macro_rules! for_each_row {
+    ($r:ident < $rows:ident $body:block) => {
+        for_each_row!(@ $r, $rows, $body, [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15])
+    };
+    (@ $r:ident, $rows:ident, $body:block, [$($i:literal)+]) => {
+        const { assert!($rows <= 16, "a tile has at most 16 rows") };
+        $(if $i < $rows {
+            let $r: usize = $i;
+            $body
+        })+
+    };
+}
+pub(crate) use for_each_row;
+
 /// Computes the tile of `MR` rows that starts at `row`.
 #[inline(always)]
 unsafe fn tile<D: Dot, const MR: usize, const NV: usize>(block: &Block<'_>, row: usize) {
@@ -244,9 +260,7 @@ unsafe fn tile<D: Dot, const MR: usize, const NV: usize>(block: &Block<'_>, row:
         let mut acc = [[D::start(bias); NV]; MR];
         for v in 1..NV {
             let start = D::start(bias.add(v * NR));
-            for acc in &mut acc {
-                acc[v] = start;
-            }
+            for_each_row!(r < MR { acc[r][v] = start; });
         }
 
         let mut staged = MaybeUninit::<[[D::A; KC]; MR]>::uninit();
@@ -269,12 +283,12 @@ unsafe fn tile<D: Dot, const MR: usize, const NV: usize>(block: &Block<'_>, row:
                 for (v, bv) in bv.iter_mut().enumerate().skip(1) {
                     *bv = D::load_b(weights.add(v * panel + g * NR * D::KR));
                 }
-                for (r, acc) in acc.iter_mut().enumerate() {
+                for_each_row!(r < MR {
                     let av = D::splat(rows.add(r * ld + g * D::KR));
-                    for (acc, bv) in acc.iter_mut().zip(bv) {
+                    for (acc, bv) in acc[r].iter_mut().zip(bv) {
                         *acc = D::dot(*acc, av, bv);
                     }
-                }
+                });
             }
             done += groups * D::KR;
         }
@@ -290,11 +304,11 @@ unsafe fn tile<D: Dot, const MR: usize, const NV: usize>(block: &Block<'_>, row:
             if epilogue.residual().is_some() { residual.add(row * ldr) } else { residual };
         let mut spilled = MaybeUninit::<[[[i32; NR]; NV]; MR]>::uninit();
         let memory = spilled.as_mut_ptr().cast::<i32>();
-        for (r, acc) in acc.iter().enumerate() {
-            for (v, acc) in acc.iter().enumerate() {
+        for_each_row!(r < MR {
+            for (v, acc) in acc[r].iter().enumerate() {
                 D::store(*acc, memory.add((r * NV + v) * NR));
             }
-        }
+        });
         let acc = std::slice::from_raw_parts_mut(memory, MR * NV * NR);
         D::finish(Spill { block, acc, width: NV * NR, a, to: TileOut { out, ldc, residual, ldr } });
     }

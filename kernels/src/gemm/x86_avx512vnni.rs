@@ -6,7 +6,7 @@
 
 use std::arch::x86_64::*;
 
-use super::kernel::{Dot, Spill, kernel_set, stage_bytes};
+use super::kernel::{Dot, Spill, for_each_row, kernel_set, stage_bytes};
 use crate::epilogue::{NR, Quant, Sign, x86_avx512::Requantizer};
 
 pub(crate) struct Avx512Vnni;
@@ -73,9 +73,9 @@ impl Dot for Avx512Vnni {
             for (v, m) in m.iter_mut().enumerate() {
                 *m = _mm512_loadu_ps(multiplier.add(v * NR));
             }
-            for (r, acc) in acc.iter().enumerate() {
-                requantizer.store_row(acc, &m, cols, out.add(r * ldc));
-            }
+            for_each_row!(r < MR {
+                requantizer.store_row(&acc[r], &m, cols, out.add(r * ldc));
+            });
         }
         true
     }
