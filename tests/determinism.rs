@@ -1,0 +1,96 @@
+//! The same bits on every instruction set and for every number of threads, and those are the reference
+//! interpreter's of the same optimized graph.
+#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, reason = "tests fail by panicking and skip loudly")]
+
+mod common;
+
+use common::{CNN, Case, EFFNET_LITE0, Golden, MOBILENET_V2};
+use requant::{Class, CompileOptions, CompiledModel, Cpu, Model, Tensor, Threads};
+use requant_graph::reference::{self, RunOptions};
+
+/// Float sums may be associated differently on different instruction sets: this much, relative to the
+/// largest value.
+const FLOAT: f32 = 1e-5;
+
+fn check(case: Case) {
+    let Some((model, golden)) = case.load() else { return };
+    // Under emulation one run has to do for the large ones.
+    let small = case.family == "cnn";
+    let runs = if cfg!(target_arch = "aarch64") && !small { 1 } else { golden.len() };
+    // The last one is the smallest.
+    for run in golden.iter().rev().take(runs) {
+        compare(case, &model, run, small || !cfg!(target_arch = "aarch64"));
+    }
+}
+
+fn compare(case: Case, model: &Model, run: &Golden, with_reference: bool) {
+    let names: Vec<String> = model.inputs().map(|(n, _)| n.to_owned()).collect();
+    let inputs: Vec<(&str, Tensor)> = names.iter().map(String::as_str).zip(run.inputs.iter().cloned()).collect();
+    let mut first: Option<(bool, Vec<Tensor>)> = None;
+    for isa in Cpu::available() {
+        let mut of_isa: Option<Vec<Tensor>> = None;
+        for threads in [1, 2] {
+            let options = CompileOptions {
+                cpu: Cpu::with_isa(isa).unwrap(),
+                threads: Threads::Count(threads),
+                ..Default::default()
+            };
+            let compiled = model.compile(&options).unwrap_or_else(|e| panic!("{}: {}", case.name, common::chain(&e)));
+            let outputs = run_compiled(&compiled, &inputs);
+            let label = format!("{} on {isa} with {threads} threads", case.name);
+            // Threads never change a bit, not even of a float.
+            assert_same(&label, &outputs, of_isa.get_or_insert_with(|| outputs.clone()), None);
+            let (exact, want) = first.get_or_insert_with(|| {
+                let exact = is_integer(&compiled, run);
+                let want = if with_reference { interpret(&compiled, &inputs) } else { outputs.clone() };
+                (exact, want)
+            });
+            assert_same(&label, &outputs, want, if *exact { None } else { Some(FLOAT) });
+        }
+    }
+}
+
+fn run_compiled(model: &CompiledModel, inputs: &[(&str, Tensor)]) -> Vec<Tensor> {
+    let outputs = model.session().run(inputs).unwrap_or_else(|e| panic!("{}", common::chain(&e)));
+    outputs.into_iter().map(|(_, t)| t).collect()
+}
+
+fn interpret(model: &CompiledModel, inputs: &[(&str, Tensor)]) -> Vec<Tensor> {
+    let run = reference::run(model.graph(), inputs, &RunOptions::default()).unwrap();
+    run.outputs.into_iter().map(|(_, t)| t).collect()
+}
+
+/// Whether nothing is computed in float: conversions at the border are exact.
+fn is_integer(model: &CompiledModel, run: &Golden) -> bool {
+    let shapes: Vec<Vec<usize>> = run.inputs.iter().map(|t| t.dims().to_vec()).collect();
+    let plan = model.plan(&shapes).unwrap();
+    model.explain(&plan).steps.iter().all(|s| s.class != Class::Float)
+}
+
+fn assert_same(label: &str, got: &[Tensor], want: &[Tensor], tolerance: Option<f32>) {
+    assert_eq!(got.len(), want.len(), "{label}");
+    for (got, want) in got.iter().zip(want) {
+        match tolerance {
+            None => assert!(got == want, "{label}: not the same bits, off by {:?}", common::difference(got, want)),
+            Some(tolerance) => {
+                let (worst, scale) = common::difference(got, want);
+                assert!(worst <= tolerance * scale.max(1.0), "{label}: off by {worst} of {scale}");
+            }
+        }
+    }
+}
+
+#[test]
+fn cnn() {
+    CNN.into_iter().for_each(check);
+}
+
+#[test]
+fn effnet_lite0() {
+    EFFNET_LITE0.into_iter().for_each(check);
+}
+
+#[test]
+fn mobilenet_v2() {
+    MOBILENET_V2.into_iter().for_each(check);
+}
