@@ -3,7 +3,7 @@
 use super::arena::Arena;
 use super::error::RunError;
 use super::step::{Fallback, FallbackOperand, Source, Step, Surroundings};
-use crate::reference::{self, EvalError};
+use crate::reference::{self, EvalError, EvalLimits};
 use requant_ir::{Tensor, TensorError};
 
 /// Why the interpreter's step failed.
@@ -48,7 +48,11 @@ impl Fallback {
             });
         }
         let operands: Vec<Option<&Tensor>> = operands.iter().map(Option::as_ref).collect();
-        let results = reference::eval(&self.op, &operands).map_err(FallbackError::Eval)?;
+        // A result that is larger than planned cannot be used anyway.
+        let most = step.writes.iter().map(|w| w.len() as u64).max().unwrap_or(0);
+        let limits = EvalLimits { result_bytes: most, ..EvalLimits::default() };
+        let results = reference::eval_with(&self.op, &operands, self.results.len(), &limits)
+            .map_err(FallbackError::Eval)?;
         for ((result, ty), range) in results.iter().zip(&self.results).zip(&step.writes) {
             if result.dtype() != ty.dtype() || ty.fixed_dims().as_deref() != Some(result.dims()) {
                 let dims = |d: &[usize]| format!("{d:?}");
