@@ -79,17 +79,23 @@ impl Parallel for RayonPool {
 
 /// Runs `tasks` tasks on at most `par.threads()` workers and tells each task which worker it runs on.
 ///
-/// No two tasks run on one worker at the same time, so that a worker's index may select its scratch memory.
+/// No two tasks run on one worker at the same time, so that a worker's index, which is below `par.threads()`, may
+/// select its scratch memory. Safe code may implement [`Parallel`] and call a task twice, so workers and tasks are
+/// claimed through counters: each task runs at most once, whatever the pool does.
 pub(crate) fn for_each_with_worker(
     par: &dyn Parallel,
     tasks: usize,
     f: &(dyn Fn(usize, usize) + Sync),
 ) {
     let workers = par.threads().clamp(1, tasks.max(1));
-    let next = AtomicUsize::new(0);
-    par.for_each(workers, &|worker| {
+    let (next_worker, next_task) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    par.for_each(workers, &|_| {
+        let worker = next_worker.fetch_add(1, Ordering::Relaxed);
+        if worker >= workers {
+            return;
+        }
         loop {
-            let task = next.fetch_add(1, Ordering::Relaxed);
+            let task = next_task.fetch_add(1, Ordering::Relaxed);
             if task >= tasks {
                 break;
             }
@@ -248,6 +254,29 @@ mod tests {
             std::thread::yield_now();
             busy[worker].fetch_sub(1, Ordering::SeqCst);
         });
+    }
+
+    /// Calls every task twice.
+    struct Twice;
+
+    impl Parallel for Twice {
+        fn threads(&self) -> usize {
+            2
+        }
+
+        fn for_each(&self, tasks: usize, f: &(dyn Fn(usize) + Sync)) {
+            (0..tasks).chain(0..tasks).for_each(f);
+        }
+    }
+
+    #[test]
+    fn a_careless_pool_cannot_run_a_task_twice() {
+        let counts: Vec<AtomicUsize> = (0..9).map(|_| AtomicUsize::new(0)).collect();
+        for_each_with_worker(&Twice, 9, &|worker, task| {
+            assert!(worker < 2);
+            counts[task].fetch_add(1, Ordering::Relaxed);
+        });
+        assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 1));
     }
 
     #[test]

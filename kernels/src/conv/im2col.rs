@@ -20,6 +20,7 @@ pub(super) struct Patches<'a> {
 impl<'a> Patches<'a> {
     /// Blocks sized for the cache, and small enough that `threads` threads all find some.
     pub(super) fn new(geometry: &'a ConvGeometry, pad_value: u8, threads: usize) -> Self {
+        let threads = threads.max(1);
         let ConvSpec { kernel, in_c, groups, .. } = *geometry.spec();
         let patch = (kernel[0] * kernel[1] * (in_c / groups)).max(1);
         let in_cache = BLOCK_BYTES / patch / PIXEL_STEP * PIXEL_STEP;

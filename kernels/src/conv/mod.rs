@@ -223,7 +223,7 @@ impl Conv {
             Form::Gemm(_) => Patches::new(&self.geometry, self.pad_value, threads).bytes(),
             Form::Depthwise(depthwise) => depthwise.scratch_bytes(&self.geometry),
         };
-        per_worker.saturating_mul(threads)
+        per_worker.saturating_mul(threads.max(1))
     }
 
     /// Computes `y` (NHWC) from the images `x` (NHWC, raw bytes).
@@ -297,14 +297,14 @@ impl Conv {
         epilogues: &[Epilogue],
         groups: &[PackedB],
     ) {
-        let patches = Patches::new(&self.geometry, self.pad_value, par.threads());
+        let patches = Patches::new(&self.geometry, self.pad_value, par.threads().max(1));
         let out_c = self.geometry.spec().out_c;
         let n = out_c / groups.len();
         let element = epilogues[0].element_bytes();
         let pixels = self.geometry.pixels();
         let blocks = pixels.div_ceil(patches.pixels());
         let y = DisjointMut::new(y);
-        let per_worker = WorkerScratch::new(scratch, patches.bytes(), par.threads());
+        let per_worker = WorkerScratch::new(scratch, patches.bytes(), par.threads().max(1));
         for_each_with_worker(par, blocks * groups.len(), &|worker, task| {
             let (group, block) = (task % groups.len(), task / groups.len());
             let rows = block * patches.pixels()..((block + 1) * patches.pixels()).min(pixels);

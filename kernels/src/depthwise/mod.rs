@@ -40,12 +40,14 @@ pub(crate) struct Row<'a> {
     to: TileOut,
 }
 
+/// Packs the weights `at(channel, tap)` of so many channels and taps.
+type Pack = fn(packed: &mut [i8], channels: usize, taps: usize, at: &dyn Fn(usize, usize) -> i16);
+
 /// A depthwise kernel and the weights it wants.
 struct Kernel {
     /// Bytes of packed weights for so many channels and taps.
     packed_bytes: fn(channels: usize, taps: usize) -> Result<usize, KernelError>,
-    /// Packs weights given by channel and tap.
-    pack: fn(packed: &mut [i8], channels: usize, taps: usize, at: &dyn Fn(usize, usize) -> i16),
+    pack: Pack,
     /// What the kernel adds to every activation, to be undone in the bias.
     offset: i32,
     /// # Safety
@@ -174,7 +176,8 @@ impl Depthwise {
         let spec = geometry.spec();
         let (out_h, out_w, channels) = (geometry.out_h(), geometry.out_w(), spec.out_c);
         let row_bytes = out_w * channels * self.epilogue.element_bytes();
-        let per_worker = WorkerScratch::new(scratch, self.scratch_bytes(geometry), par.threads());
+        let per_worker =
+            WorkerScratch::new(scratch, self.scratch_bytes(geometry), par.threads().max(1));
         let y = DisjointMut::new(y);
         for_each_with_worker(par, spec.batch * out_h, &|worker, row| {
             // SAFETY: a worker runs one task at a time.

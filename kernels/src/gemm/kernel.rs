@@ -258,6 +258,7 @@ unsafe fn tile<D: Dot, const MR: usize, const NV: usize>(block: &Block<'_>, row:
         let a = block.a.add(row * lda);
         let bias = epilogue.bias.as_ptr().add(col);
         let mut acc = [[D::start(bias); NV]; MR];
+        #[allow(clippy::needless_range_loop, reason = "v is the second index of acc")]
         for v in 1..NV {
             let start = D::start(bias.add(v * NR));
             for_each_row!(r < MR { acc[r][v] = start; });

@@ -25,7 +25,7 @@ use crate::{
     Cpu, KernelError,
     epilogue::{Epilogue, NR, OutSlice, Output, Sign, TileOut},
     error::{check_at_least, check_len, checked_product, checked_span},
-    par::{DisjointMut, Parallel},
+    par::{DisjointMut, Parallel, for_each_with_worker},
 };
 
 /// Fails if `Σ_k a·(b − z)` of `k` terms can leave an i32, with any stored a and b and the given weight zero points.
@@ -199,9 +199,9 @@ pub(crate) fn run_checked(
     }
     let element = core.epilogue.element_bytes();
     let ldc = ldc * element;
-    let split = Split::new(m, &core.layout, par.threads());
+    let split = Split::new(m, &core.layout, par.threads().max(1));
     let out = DisjointMut::new(out);
-    par.for_each(split.tasks(), &|task| {
+    for_each_with_worker(par, split.tasks(), &|_, task| {
         let (rows, panels) = split.task(task);
         let cols = panels.start * NR..(panels.end * NR).min(n);
         let bytes = cols.start * element..cols.end * element;
@@ -255,6 +255,7 @@ impl Gemm {
     ///
     /// # Errors
     /// If a slice is too short for its rows, of the wrong element type, or rows would overlap.
+    #[allow(clippy::too_many_arguments, reason = "matrices with their row distances")]
     pub fn run(
         &self,
         par: &dyn Parallel,

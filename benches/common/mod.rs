@@ -1,0 +1,109 @@
+//! What the benchmarks of the integer kernels share.
+
+use std::{hint::black_box, time::Instant};
+
+use requant_kernels::{
+    Cpu,
+    epilogue::{Output, Requantize, Sign},
+};
+
+/// The least time of one run, over runs of some 100 ms.
+pub(crate) fn best_seconds(mut run: impl FnMut()) -> f64 {
+    run();
+    let start = Instant::now();
+    let mut best = f64::MAX;
+    while start.elapsed().as_millis() < 100 {
+        let begin = Instant::now();
+        run();
+        best = best.min(begin.elapsed().as_secs_f64());
+    }
+    best
+}
+
+/// Requantization to u8, with a multiplier per column.
+pub(crate) fn output(n: usize) -> Output {
+    Output::Quant8 {
+        sign: Sign::U8,
+        requantize: Requantize::HalfEven((0..n).map(|n| 1e-4 + n as f32 * 1e-7).collect()),
+        zero_point: 3,
+        min: 0,
+        max: 255,
+        residual: None,
+    }
+}
+
+/// Operations per second, in 10⁹, of independent chains of the multiply-add that the ISA's kernels are built on.
+pub(crate) fn peak_gops(cpu: Cpu) -> f64 {
+    const ROUNDS: usize = 20_000;
+    let ops_per_round = match cpu.isa() {
+        #[cfg(target_arch = "x86_64")]
+        requant_kernels::Isa::Avx512Vnni => 24 * 64 * 2,
+        #[cfg(target_arch = "x86_64")]
+        requant_kernels::Isa::Avx2 => 12 * 16 * 2,
+        // There is no one instruction to compare plain Rust with; a scalar multiply-add per step stands for it.
+        _ => 8 * 2,
+    };
+    let seconds = best_seconds(|| match cpu.isa() {
+        // SAFETY: a `Cpu` of this ISA proves its features.
+        #[cfg(target_arch = "x86_64")]
+        requant_kernels::Isa::Avx512Vnni => unsafe { x86::vnni(ROUNDS) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        requant_kernels::Isa::Avx2 => unsafe { x86::madd(ROUNDS) },
+        _ => scalar(ROUNDS),
+    });
+    (ops_per_round * ROUNDS) as f64 / seconds / 1e9
+}
+
+fn scalar(rounds: usize) {
+    let mut acc = [0i32; 8];
+    for _ in 0..rounds {
+        for acc in &mut acc {
+            *acc = black_box(acc.wrapping_add(acc.wrapping_mul(3)));
+        }
+    }
+    black_box(acc);
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::{arch::asm, arch::x86_64::*, hint::black_box};
+
+    /// # Safety
+    /// AVX-512 VNNI is supported.
+    #[target_feature(enable = "avx512f,avx512vnni")]
+    pub(super) unsafe fn vnni(rounds: usize) {
+        let (a, b) = (black_box(_mm512_set1_epi8(1)), black_box(_mm512_set1_epi8(2)));
+        let mut acc = [_mm512_setzero_si512(); 24];
+        for _ in 0..rounds {
+            for acc in &mut acc {
+                // SAFETY: register arithmetic only; the function enables the feature. As asm, so that the compiler
+                // cannot see that all chains are equal.
+                unsafe {
+                    asm!("vpdpbusd {0}, {1}, {2}", inout(zmm_reg) *acc, in(zmm_reg) a, in(zmm_reg) b,
+                         options(pure, nomem, nostack, preserves_flags));
+                }
+            }
+        }
+        black_box(acc);
+    }
+
+    /// # Safety
+    /// AVX2 is supported.
+    #[target_feature(enable = "avx2")]
+    pub(super) unsafe fn madd(rounds: usize) {
+        let (a, b) = (black_box(_mm256_set1_epi16(1)), black_box(_mm256_set1_epi16(2)));
+        let mut acc = [_mm256_setzero_si256(); 12];
+        for _ in 0..rounds {
+            for acc in &mut acc {
+                // SAFETY: as above.
+                unsafe {
+                    asm!("vpmaddwd {t}, {1}, {2}", "vpaddd {0}, {0}, {t}", inout(ymm_reg) *acc,
+                         in(ymm_reg) a, in(ymm_reg) b, t = out(ymm_reg) _,
+                         options(pure, nomem, nostack, preserves_flags));
+                }
+            }
+        }
+        black_box(acc);
+    }
+}
