@@ -71,25 +71,24 @@ impl Graph {
         let mut new: Vec<Facts> = Vec::with_capacity(patch.nodes.len());
         for node in &patch.nodes {
             let inferred = match &node.kind {
-                NodeKind::Constant(tensor) => SmallVec::from_elem(Inferred::constant(tensor), 1),
-                NodeKind::Op(op) => {
-                    let operands: SmallVec<[_; 4]> = node
-                        .operands
-                        .iter()
-                        .map(|src| {
-                            src.map(|src| match src {
-                                Src::Outlet(o) => operand(self.fact(o), self.constant(o)),
-                                Src::New(i, slot) => {
-                                    operand(&new[i][usize::from(slot)], patch.constant_of(i))
-                                }
-                            })
-                        })
-                        .collect();
-                    infer::infer(op, &operands, node.results)
-                        .map_err(|source| GraphError::Infer { node: node.name.clone(), source })?
+                NodeKind::Constant(tensor) => {
+                    Inferred::constant(tensor).map(|known| SmallVec::from_elem(known, 1))
                 }
-                NodeKind::Input => SmallVec::new(),
+                NodeKind::Op(op) => {
+                    let operand = |src: Src| match src {
+                        Src::Outlet(o) => operand(self.fact(o), self.constant(o)),
+                        Src::New(i, slot) => {
+                            operand(&new[i][usize::from(slot)], patch.constant_of(i))
+                        }
+                    };
+                    let operands: SmallVec<[_; 4]> =
+                        node.operands.iter().map(|src| src.map(operand)).collect();
+                    infer::infer(op, &operands, node.results)
+                }
+                NodeKind::Input => Ok(SmallVec::new()),
             };
+            let inferred =
+                inferred.map_err(|source| GraphError::Infer { node: node.name.clone(), source })?;
             let name: Arc<str> = node.name.as_str().into();
             let facts = inferred.into_iter().map(|i| Fact {
                 name: name.clone(),

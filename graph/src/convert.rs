@@ -3,7 +3,7 @@
 use crate::graph::{Edge, Fact, Facts, GraphOutput, merge, operand, unique};
 use crate::infer::{self, Inferred};
 use crate::{Graph, GraphError, Node, NodeId, NodeKind, Outlet};
-use requant_ir::{Model, Op, Tensor, TensorType, Value, ValueId};
+use requant_ir::{Model, Op, TensorType, Value, ValueId};
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -182,7 +182,9 @@ impl Builder<'_> {
         for (i, value) in self.source.values.iter().enumerate() {
             if let Some(tensor) = &value.data {
                 let kind = NodeKind::Constant(tensor.clone());
-                self.leaf(ValueId(i as u32), kind, Inferred::constant(tensor))?;
+                let known = Inferred::constant(tensor)
+                    .map_err(|source| GraphError::Infer { node: value.name.clone(), source })?;
+                self.leaf(ValueId(i as u32), kind, known)?;
             }
         }
         Ok(())
@@ -267,11 +269,4 @@ impl Builder<'_> {
 struct Declared {
     name: Arc<str>,
     ty: Option<TensorType>,
-}
-
-impl Inferred {
-    /// What is known of a constant.
-    pub(crate) fn constant(tensor: &Tensor) -> Inferred {
-        Inferred { ty: tensor.ty(), shape_value: infer::shape_value(tensor) }
-    }
 }

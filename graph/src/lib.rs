@@ -7,7 +7,10 @@ mod convert;
 mod error;
 mod graph;
 pub mod infer;
+pub mod pass;
+pub mod passes;
 pub mod patch;
+pub mod reference;
 
 pub use error::GraphError;
 pub use graph::{Fact, Graph, GraphOutput, Node, NodeId, NodeKind, Outlet};

@@ -26,6 +26,11 @@ impl Window {
     pub(crate) fn read(&self, o: usize, k: usize) -> Option<usize> {
         (o * self.stride + k * self.dilation).checked_sub(self.begin).filter(|&i| i < self.input)
     }
+
+    /// True when tap `k` of window `o` is within the padded input.
+    pub(crate) fn in_padded(&self, o: usize, k: usize) -> bool {
+        o * self.stride + k * self.dilation < self.begin + self.input + self.end
+    }
 }
 
 /// The window along spatial axis `i` of `spatial`; `None` where a size overflows, a parameter is 0 or

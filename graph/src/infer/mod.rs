@@ -14,6 +14,8 @@ mod value;
 
 pub(crate) use dims::{axis_index, broadcast, merge_dims};
 pub(crate) use geometry::{Window, window};
+pub(crate) use movement::slice_range;
+pub(crate) use shape::range as shape_range;
 pub(crate) use value::shape_value;
 
 use requant_ir::{DType, Dim, ElemType, MAX_RANK, Op, Quant, QuantParams, Tensor, TensorType};
@@ -46,6 +48,13 @@ pub struct Inferred {
     pub ty: TensorType,
     /// What is known of the elements of a small integer tensor.
     pub shape_value: Option<Vec<Dim>>,
+}
+
+impl Inferred {
+    /// What is known of a constant; an error where its quantization is not possible.
+    pub fn constant(tensor: &Tensor) -> Result<Self, InferError> {
+        Ok(Inferred { ty: check_type(tensor.ty())?, shape_value: shape_value(tensor) })
+    }
 }
 
 /// The types of all results.
@@ -360,6 +369,11 @@ pub(crate) fn check_type(ty: TensorType) -> Result<TensorType, InferError> {
         Some((QuantParams::PerBlock { axis, .. }, _)) => Some((*axis, 0)),
         _ => None,
     };
+    if let (Some(blocks), Some(n)) = (blocks(&ty), ty.quant().map(|q| q.scales().len()))
+        && blocks != Some(n)
+    {
+        return wrong(format!("its blocks are not {n}, the number of scales"));
+    }
     if let (Some((axis, n)), Some(dims)) = (axis, &ty.dims) {
         match dims.get(axis) {
             None => return wrong(format!("it has no axis {axis}")),
@@ -370,6 +384,19 @@ pub(crate) fn check_type(ty: TensorType) -> Result<TensorType, InferError> {
         }
     }
     Ok(ty)
+}
+
+/// How many blocks a type quantized in blocks has, where its extents are known; `Some(None)` where the
+/// blocks are not possible.
+fn blocks(ty: &TensorType) -> Option<Option<usize>> {
+    let QuantParams::PerBlock { axis, size, .. } = &ty.quant()?.params else { return None };
+    let mut dims = ty.fixed_dims()?;
+    let count = |dims: &mut Vec<usize>| {
+        let extent = dims.get_mut(*axis)?;
+        *extent = extent.checked_next_multiple_of(*size)? / size;
+        dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
+    };
+    Some(count(&mut dims))
 }
 
 /// Checks the parameters of a quantization by themselves.

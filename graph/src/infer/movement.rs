@@ -342,14 +342,15 @@ fn slice(cx: &Cx<'_>) -> Result<TensorType, InferError> {
             _ => Dim::Unknown,
         };
     }
-    let whole = |a: usize| dims[a].same(&x.dims.as_ref()?[a]).then_some(a);
-    let reversed = |a: usize| {
-        axes.iter().position(|&x| x == a).is_some_and(|i| {
-            !matches!(&steps, None)
-                && steps.as_ref().and_then(|s| s.as_ref()).is_none_or(|s| s[i] != 1)
-        })
+    // The quantized axis survives where every index of it is read in order.
+    let forward = |a: usize| match (axes.iter().position(|&x| x == a), &steps) {
+        (Some(i), Some(steps)) => steps.as_ref().is_some_and(|s| s[i] == 1),
+        _ => true,
     };
-    let elem = mapped(cx, |a| whole(a).filter(|&a| !reversed(a)))?;
+    let elem = mapped(cx, |a| {
+        let whole = dims[a].same(&x.dims.as_ref()?[a]);
+        (whole && forward(a)).then_some(a)
+    })?;
     Ok(TensorType::new(elem, dims))
 }
 

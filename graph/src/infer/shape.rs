@@ -72,7 +72,7 @@ pub(super) fn infer(cx: &Cx<'_>, op: &Op) -> Result<TensorType, InferError> {
 }
 
 /// The axes that `Shape` reads; bounds beyond the rank are cut off.
-pub(super) fn range(start: i64, end: Option<i64>, rank: usize) -> std::ops::Range<usize> {
+pub(crate) fn range(start: i64, end: Option<i64>, rank: usize) -> std::ops::Range<usize> {
     let rank = rank as i64;
     let index = |i: i64| if i < 0 { i.saturating_add(rank) } else { i }.clamp(0, rank) as usize;
     let (start, end) = (index(start), index(end.unwrap_or(rank)));
