@@ -1,0 +1,3 @@
+//! Readers of other projects' model files.
+
+pub mod onnx;
