@@ -1,7 +1,7 @@
 //! Vectors of f32 for kernels with a register tile.
 //!
-//! The baseline tier takes `wide`'s type; above it, where `wide` cannot follow run-time detection, plain
-//! arrays become the tier's registers, because everything here is inlined into the tier's function.
+//! The baseline tier takes `wide`'s type; above it, where `wide` cannot follow run-time detection, the tier's
+//! registers.
 
 /// A fixed number of f32 values.
 pub(super) trait Lanes: Copy {
@@ -17,21 +17,35 @@ pub(super) trait Lanes: Copy {
     fn mul_add(self, b: Self, c: Self) -> Self;
     /// Limits every lane to `[lo, hi]`; NaN gives a bound.
     fn clamp(self, lo: Self, hi: Self) -> Self;
+}
 
-    /// The elements of `x`, fewer than `N`, then zeros.
+/// One lane, for tensors with fewer channels than a vector. Not fused: the baseline tier would call a library.
+impl Lanes for f32 {
+    const N: usize = 1;
+
     #[inline(always)]
-    fn load_part(x: &[f32]) -> Self {
-        let mut full = [0.0; 16];
-        full[..x.len()].copy_from_slice(x);
-        Self::load(&full)
+    fn splat(v: f32) -> Self {
+        v
     }
 
-    /// Writes all elements of `y`, fewer than `N`.
     #[inline(always)]
-    fn store_part(self, y: &mut [f32]) {
-        let mut full = [0.0; 16];
-        self.store(&mut full);
-        y.copy_from_slice(&full[..y.len()]);
+    fn load(x: &[f32]) -> Self {
+        x[0]
+    }
+
+    #[inline(always)]
+    fn store(self, y: &mut [f32]) {
+        y[0] = self;
+    }
+
+    #[inline(always)]
+    fn mul_add(self, b: Self, c: Self) -> Self {
+        self * b + c
+    }
+
+    #[inline(always)]
+    fn clamp(self, lo: Self, hi: Self) -> Self {
+        crate::numeric::clamp(self, lo, hi)
     }
 }
 
@@ -66,37 +80,86 @@ impl Lanes for wide::f32x8 {
     }
 }
 
-/// `N` lanes of a tier with fused multiply-add.
-#[derive(Clone, Copy)]
-pub(super) struct Fused<const N: usize>([f32; N]);
+/// The registers of the x86 tiers. `array`s of f32 in their place would be vectorized too, but count as so
+/// many scalar steps before that, that LLVM does not unroll the loops around them.
+#[cfg(target_arch = "x86_64")]
+pub(super) use x86::{F32x8, F32x16};
 
-impl<const N: usize> Lanes for Fused<N> {
-    const N: usize = N;
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
 
-    #[inline(always)]
-    fn splat(v: f32) -> Self {
-        Self([v; N])
+    use super::Lanes;
+
+    macro_rules! lanes {
+        ($name:ident, $register:ty, $n:literal, $doc:literal,
+         $splat:ident, $load:ident, $store:ident, $fma:ident, $min:ident, $max:ident) => {
+            #[doc = $doc]
+            #[derive(Clone, Copy)]
+            pub(in crate::float) struct $name($register);
+
+            // Only functions that enable the tier's features may use this type: everything here is inlined into
+            // them, and they are reached through a `Cpu` that reports the tier.
+            impl Lanes for $name {
+                const N: usize = $n;
+
+                #[inline(always)]
+                fn splat(v: f32) -> Self {
+                    // SAFETY: the tier's features are enabled (see above).
+                    Self(unsafe { $splat(v) })
+                }
+
+                #[inline(always)]
+                fn load(x: &[f32]) -> Self {
+                    let x = &x[..$n];
+                    // SAFETY: the tier's features are enabled, and `x` has a whole register's elements.
+                    Self(unsafe { $load(x.as_ptr()) })
+                }
+
+                #[inline(always)]
+                fn store(self, y: &mut [f32]) {
+                    let y = &mut y[..$n];
+                    // SAFETY: the tier's features are enabled, and `y` has a whole register's elements.
+                    unsafe { $store(y.as_mut_ptr(), self.0) }
+                }
+
+                #[inline(always)]
+                fn mul_add(self, b: Self, c: Self) -> Self {
+                    // SAFETY: the tier's features are enabled (see above).
+                    Self(unsafe { $fma(self.0, b.0, c.0) })
+                }
+
+                #[inline(always)]
+                fn clamp(self, lo: Self, hi: Self) -> Self {
+                    // SAFETY: the tier's features are enabled (see above).
+                    Self(unsafe { $min($max(self.0, lo.0), hi.0) })
+                }
+            }
+        };
     }
 
-    #[inline(always)]
-    fn load(x: &[f32]) -> Self {
-        let mut lanes = [0.0; N];
-        lanes.copy_from_slice(&x[..N]);
-        Self(lanes)
-    }
-
-    #[inline(always)]
-    fn store(self, y: &mut [f32]) {
-        y[..N].copy_from_slice(&self.0);
-    }
-
-    #[inline(always)]
-    fn mul_add(self, b: Self, c: Self) -> Self {
-        Self(std::array::from_fn(|i| self.0[i].mul_add(b.0[i], c.0[i])))
-    }
-
-    #[inline(always)]
-    fn clamp(self, lo: Self, hi: Self) -> Self {
-        Self(std::array::from_fn(|i| crate::numeric::clamp(self.0[i], lo.0[i], hi.0[i])))
-    }
+    lanes!(
+        F32x8,
+        __m256,
+        8,
+        "Eight lanes of AVX2 with FMA.",
+        _mm256_set1_ps,
+        _mm256_loadu_ps,
+        _mm256_storeu_ps,
+        _mm256_fmadd_ps,
+        _mm256_min_ps,
+        _mm256_max_ps
+    );
+    lanes!(
+        F32x16,
+        __m512,
+        16,
+        "Sixteen lanes of AVX-512.",
+        _mm512_set1_ps,
+        _mm512_loadu_ps,
+        _mm512_storeu_ps,
+        _mm512_fmadd_ps,
+        _mm512_min_ps,
+        _mm512_max_ps
+    );
 }
