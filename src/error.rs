@@ -32,7 +32,7 @@ pub enum Error {
     Import(#[from] ImportError),
     /// An `.rq` file cannot be read or written.
     #[error(transparent)]
-    File(#[from] requant_ir::file::FileError),
+    File(#[from] requant_ir::FileError),
     /// The model is not a valid graph.
     #[error("the model is not valid")]
     Graph(#[from] GraphError),
@@ -107,6 +107,24 @@ impl Error {
             Error::Isa(IsaError::Unknown { .. }) => ErrorKind::Usage,
             Error::Isa(_) => ErrorKind::Unsupported,
         }
+    }
+}
+
+impl From<&GraphError> for ErrorKind {
+    fn from(error: &GraphError) -> Self {
+        of_graph(error)
+    }
+}
+
+impl From<&CompileError> for ErrorKind {
+    fn from(error: &CompileError) -> Self {
+        of_compile(error)
+    }
+}
+
+impl From<&RunError> for ErrorKind {
+    fn from(error: &RunError) -> Self {
+        of_run(error)
     }
 }
 

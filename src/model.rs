@@ -3,7 +3,7 @@
 use crate::Error;
 use requant_graph::{CompileOptions, CompiledModel, Graph, PassReport, PipelineOptions};
 use requant_ir::import::onnx::{ImportOptions, import_file};
-use requant_ir::{Limits, TensorType, file};
+use requant_ir::{Limits, TensorType};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -32,7 +32,7 @@ impl Model {
     pub fn load_with(path: impl AsRef<Path>, limits: &Limits) -> Result<Self, Error> {
         let path = path.as_ref();
         let model = match Format::of(path)? {
-            Format::Rq => file::read(path, limits)?,
+            Format::Rq => requant_ir::Model::load(path, limits)?,
             Format::Onnx => import_file(path, &ImportOptions::with_limits(limits.clone()))?,
             Format::Unknown => return Err(Error::Format { path: path.to_owned() }),
         };
@@ -50,6 +50,14 @@ impl Model {
     /// The model in the IR, with all types that are known.
     pub fn to_ir(&self) -> requant_ir::Model {
         self.graph.to_model()
+    }
+
+    /// Writes an `.rq` file; an existing one only if `overwrite`.
+    ///
+    /// # Errors
+    /// If the file is there already or cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>, overwrite: bool) -> Result<(), Error> {
+        Ok(self.to_ir().save(path, overwrite)?)
     }
 
     /// Its graph.
@@ -107,7 +115,7 @@ impl Format {
     /// 20 and 25), of which writers put the IR version (`08`) first.
     fn of_bytes(head: &[u8]) -> Self {
         match head {
-            _ if head.starts_with(&file::MAGIC) => Format::Rq,
+            b"\x89requant" => Format::Rq,
             [0x08 | 0x12 | 0x1a | 0x22 | 0x28 | 0x32 | 0x3a | 0x42 | 0x72, ..] => Format::Onnx,
             _ => Format::Unknown,
         }

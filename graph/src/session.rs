@@ -1,6 +1,7 @@
 //! A session: the memory of one run at a time, and the runs.
 
 use crate::exec::input::Input;
+use crate::infer;
 use crate::exec::step::{Source, Surroundings};
 use crate::exec::{Arena, CompileError, CompiledModel, ModelPort, RunError};
 use crate::plan::{Plan, Port};
@@ -260,14 +261,14 @@ fn nearest(name: &str, known: &[String]) -> Option<String> {
 fn check_shapes(ports: &[ModelPort], shapes: &[&[usize]]) -> Result<(), RunError> {
     if ports.len() != shapes.len() {
         let e = CompileError::InputCount { expected: ports.len(), got: shapes.len() };
-        return Err(RunError::Plan(e));
+        return Err(e.into());
     }
     let mut bound: Vec<(&str, usize)> = Vec::new();
     for (port, shape) in ports.iter().zip(shapes) {
         let Some(dims) = &port.ty.dims else { continue };
         let misfit = || RunError::InputShape {
             name: port.name.to_string(),
-            expected: port.ty.clone(),
+            expected: infer::show(&port.ty),
             got: shape.to_vec(),
         };
         if dims.len() != shape.len() {

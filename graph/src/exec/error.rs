@@ -2,7 +2,7 @@
 
 use crate::reference::EvalError;
 use crate::{GraphError, PassError};
-use requant_ir::{DType, TensorError, TensorType};
+use requant_ir::{DType, TensorError};
 use requant_kernels::KernelError;
 use std::time::Duration;
 use thiserror::Error;
@@ -13,10 +13,10 @@ use thiserror::Error;
 pub enum CompileError {
     /// Shapes do not fit the model, or the graph is not valid.
     #[error(transparent)]
-    Graph(#[from] GraphError),
+    Graph(Box<GraphError>),
     /// A pass failed.
     #[error("the model could not be optimized")]
-    Pass(#[from] PassError),
+    Pass(#[source] Box<PassError>),
     /// The wrong number of input shapes.
     #[error("the model has {expected} inputs, but shapes for {got} are given")]
     InputCount {
@@ -26,12 +26,12 @@ pub enum CompileError {
         got: usize,
     },
     /// A shape depends on more than the shapes of the inputs.
-    #[error("the shape of `{tensor}` ({}) does not follow from the shapes of the inputs; give every input a fixed shape, or make the value that it depends on a constant", dims(.ty))]
+    #[error("the shape of `{tensor}` ({ty}) does not follow from the shapes of the inputs; give every input a fixed shape, or make the value that it depends on a constant")]
     UnknownShape {
         /// The value.
         tensor: String,
         /// What is known of it.
-        ty: TensorType,
+        ty: String,
     },
     /// A value that no memory can hold.
     #[error("`{tensor}` is too large")]
@@ -115,12 +115,12 @@ pub enum RunError {
         got: DType,
     },
     /// An input of another rank, or with another extent where the model fixes one.
-    #[error("input `{name}` has shape {}, but {got:?} is given", dims(.expected))]
+    #[error("input `{name}` is {expected}, the shape {got:?} does not fit")]
     InputShape {
         /// The input.
         name: String,
         /// The model's type.
-        expected: TensorType,
+        expected: String,
         /// The shape given.
         got: Vec<usize>,
     },
@@ -151,7 +151,7 @@ pub enum RunError {
     NoShapes,
     /// The model cannot be planned for these inputs.
     #[error("the model cannot run on inputs of these shapes")]
-    Plan(#[from] CompileError),
+    Plan(#[source] Box<CompileError>),
     /// The memory could not be had.
     #[error("no memory for {bytes} bytes of intermediate values")]
     NoMemory {
@@ -184,7 +184,7 @@ pub enum RunError {
         node: String,
         /// Why.
         #[source]
-        source: EvalError,
+        source: Box<EvalError>,
     },
     /// A node's result has another type than the plan has memory for.
     #[error("node `{node}` gave {got}, but its type is {expected}: its shape depends on values, which is not supported")]
@@ -212,14 +212,20 @@ fn suggest(nearest: &Option<String>, known: &[String]) -> String {
     }
 }
 
-/// `f32[1x3xH]`, as far as it is known.
-fn dims(ty: &TensorType) -> String {
-    let dtype = ty.dtype();
-    match &ty.dims {
-        None => format!("{dtype}, rank unknown"),
-        Some(dims) => {
-            let dims: Vec<String> = dims.iter().map(ToString::to_string).collect();
-            format!("{dtype}[{}]", dims.join("x"))
-        }
+impl From<GraphError> for CompileError {
+    fn from(e: GraphError) -> Self {
+        CompileError::Graph(Box::new(e))
+    }
+}
+
+impl From<PassError> for CompileError {
+    fn from(e: PassError) -> Self {
+        CompileError::Pass(Box::new(e))
+    }
+}
+
+impl From<CompileError> for RunError {
+    fn from(e: CompileError) -> Self {
+        RunError::Plan(Box::new(e))
     }
 }

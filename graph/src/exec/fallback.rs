@@ -17,7 +17,7 @@ impl FallbackError {
     pub(crate) fn at(self, node: String) -> RunError {
         match self {
             FallbackError::Tensor(e) => RunError::Tensor(e),
-            FallbackError::Eval(source) => RunError::Eval { node, source },
+            FallbackError::Eval(source) => RunError::Eval { node, source: Box::new(source) },
             FallbackError::Type { expected, got } => RunError::ResultType { node, expected, got },
         }
     }

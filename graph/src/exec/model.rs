@@ -8,7 +8,7 @@ use crate::pass::{Level, Pass, PassReport, Pipeline, PipelineOptions};
 use crate::passes::{self, Dce, FoldConstants, FoldDequantized, RemoveIdentity};
 use crate::plan::{Plan, Port, default_arena_bytes};
 use crate::session::Session;
-use crate::{Graph, Outlet};
+use crate::{Graph, Outlet, infer};
 use requant_ir::{DType, Tensor, TensorType};
 use requant_kernels::Cpu;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -45,8 +45,11 @@ struct Inner {
 struct Plans {
     keep: usize,
     /// Most recently used last.
-    entries: Mutex<Vec<(Vec<Vec<usize>>, Arc<Plan>)>>,
+    entries: Mutex<Vec<(Shapes, Arc<Plan>)>>,
 }
+
+/// The extents of every input.
+type Shapes = Vec<Vec<usize>>;
 
 impl CompiledModel {
     /// Optimizes `graph` and makes it ready for the machine that `options` describe.
@@ -189,7 +192,7 @@ fn port(graph: &Graph, name: &Arc<str>, outlet: Outlet) -> Result<Port, CompileE
     let ty = graph.fact(outlet).ty.clone();
     let dims = ty
         .fixed_dims()
-        .ok_or_else(|| CompileError::UnknownShape { tensor: name.to_string(), ty: ty.clone() })?;
+        .ok_or_else(|| CompileError::UnknownShape { tensor: name.to_string(), ty: infer::show(&ty) })?;
     let bytes = Tensor::byte_len(ty.dtype(), &dims)
         .map_err(|source| CompileError::TooLarge { tensor: name.to_string(), source })?;
     Ok(Port { name: name.clone(), ty, dims, bytes })

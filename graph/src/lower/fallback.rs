@@ -1,6 +1,7 @@
 //! The last resort of every operator: one step of the reference interpreter.
 
 use super::{Builder, Site};
+use crate::infer;
 use crate::exec::error::CompileError;
 use crate::exec::step::{Fallback, FallbackOperand, Kernel};
 use requant_ir::Op;
@@ -24,7 +25,7 @@ pub(super) fn lower(b: &mut Builder<'_>, site: &Site<'_>) -> Result<(), CompileE
         let fact = site.graph.fact(outlet);
         let dims = fact.ty.fixed_dims().ok_or_else(|| CompileError::UnknownShape {
             tensor: fact.name.to_string(),
-            ty: fact.ty.clone(),
+            ty: infer::show(&fact.ty),
         })?;
         operands.push(Some(FallbackOperand::Value { elem: fact.ty.elem.clone(), dims }));
         reads.push(b.values[&outlet]);

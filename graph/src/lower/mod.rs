@@ -20,7 +20,7 @@ pub(crate) use weights::WeightCache;
 
 use crate::exec::error::CompileError;
 use crate::exec::step::{Class, Kernel};
-use crate::{Graph, NodeId, NodeKind, Outlet};
+use crate::{Graph, NodeId, NodeKind, Outlet, infer};
 use requant_ir::Tensor;
 use requant_kernels::Cpu;
 use smallvec::{SmallVec, smallvec};
@@ -202,7 +202,7 @@ impl<'g> Builder<'g> {
         let dims = fact
             .ty
             .fixed_dims()
-            .ok_or_else(|| CompileError::UnknownShape { tensor: name(), ty: fact.ty.clone() })?;
+            .ok_or_else(|| CompileError::UnknownShape { tensor: name(), ty: infer::show(&fact.ty) })?;
         Tensor::byte_len(fact.ty.dtype(), &dims)
             .map_err(|source| CompileError::TooLarge { tensor: name(), source })
     }

@@ -2,6 +2,7 @@
 
 use super::{Builder, Place, Reason, Site, Slot};
 use crate::exec::step::Kernel;
+use crate::infer;
 use requant_ir::{DType, Op, PadMode, Tensor};
 use requant_kernels::layout::{Concat, Gather, Pad, StridedCopy};
 use smallvec::SmallVec;
@@ -127,24 +128,21 @@ fn split(b: &mut Builder<'_>, site: &Site<'_>, axis: i64) -> Result<(), Reason> 
 /// `x, starts, ends, axes?, steps?` with constant bounds.
 fn slice(b: &mut Builder<'_>, site: &Site<'_>) -> Result<(), Reason> {
     let (dims, out) = (site.dims(0)?, site.out_dims(0)?);
-    let (starts, _) = (integers(site, 1)?, integers(site, 2)?);
+    let (starts, ends) = (integers(site, 1)?, integers(site, 2)?);
     let axes = match site.has(3) {
         true => integers(site, 3)?,
         false => (0..starts.len() as i64).collect(),
     };
     let steps = if site.has(4) { integers(site, 4)? } else { vec![1; starts.len()] };
-    if axes.len() != starts.len() || steps.len() != starts.len() {
+    if [ends.len(), axes.len(), steps.len()].iter().any(|&n| n != starts.len()) {
         return Err(Reason::new("the lists of a slice differ in length"));
     }
     let (mut from, mut by) = (vec![0usize; dims.len()], vec![1isize; dims.len()]);
-    for ((start, axis), step) in starts.iter().zip(&axes).zip(&steps) {
-        let axis = Site::axis(*axis, dims.len())?;
-        let extent = dims[axis] as i64;
-        let start = if *start < 0 { start.saturating_add(extent) } else { *start };
-        // ONNX clamps a start to the axis, one before its end when walking backwards.
-        let highest = if *step < 0 { extent - 1 } else { extent };
-        from[axis] = start.clamp(0, highest.max(0)) as usize;
-        by[axis] = isize::try_from(*step).map_err(|_| Reason::new("a slice step is too large"))?;
+    for (i, &axis) in axes.iter().enumerate() {
+        let axis = Site::axis(axis, dims.len())?;
+        let (first, step, _) = infer::slice_range(dims[axis], starts[i], ends[i], steps[i]);
+        from[axis] = first;
+        by[axis] = isize::try_from(step).map_err(|_| Reason::new("a slice step is too large"))?;
     }
     let element = element_bytes(site)?;
     let copy = StridedCopy::slice(&dims, &from, &out, &by, element)?;

@@ -4,7 +4,7 @@ mod budget;
 mod placement;
 
 pub use budget::default_arena_bytes;
-pub use placement::{Placement, Request, place};
+use placement::{Request, place};
 
 use crate::exec::error::CompileError;
 use crate::exec::step::{Source, Step};

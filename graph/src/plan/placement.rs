@@ -11,13 +11,13 @@ use requant_ir::ALIGN;
 
 /// A block of memory wanted from step `first` to step `last`, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Request {
+pub(super) struct Request {
     /// Size in bytes, any.
-    pub bytes: usize,
+    pub(super) bytes: usize,
     /// First step that touches it.
-    pub first: usize,
+    pub(super) first: usize,
     /// Last step that touches it, at least `first`.
-    pub last: usize,
+    pub(super) last: usize,
 }
 
 impl Request {
@@ -28,21 +28,21 @@ impl Request {
 
 /// Offsets for a list of [`Request`]s.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Placement {
+pub(super) struct Placement {
     /// For each request in order, the offset of its first byte, a multiple of [`ALIGN`].
-    pub offsets: Vec<usize>,
+    pub(super) offsets: Vec<usize>,
     /// Bytes of the whole arena, a multiple of [`ALIGN`].
-    pub bytes: usize,
+    pub(super) bytes: usize,
     /// The largest sum of (aligned) sizes alive at one step: no placement needs less.
-    pub lower_bound: usize,
+    pub(super) lower_bound: usize,
     /// The step that has it; 0 when there is none.
-    pub peak_step: usize,
+    pub(super) peak_step: usize,
 }
 
 /// Places every request; `None` when the arena's size does not fit `usize`.
 ///
 /// Equal requests give equal placements: ties are broken by first step, then by position in the list.
-pub fn place(requests: &[Request]) -> Option<Placement> {
+pub(super) fn place(requests: &[Request]) -> Option<Placement> {
     let sizes: Vec<usize> =
         requests.iter().map(|r| r.bytes.checked_next_multiple_of(ALIGN)).collect::<Option<_>>()?;
     let (lower_bound, peak_step) = peak(requests, &sizes)?;
