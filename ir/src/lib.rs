@@ -5,17 +5,25 @@
 #![deny(unsafe_code)]
 
 mod dtype;
+mod error_kind;
+pub mod file;
+pub mod import;
 mod limits;
 mod model;
 mod names;
 pub mod npz;
 mod op;
+mod proto;
 mod tensor;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod text;
 mod types;
 pub mod verify;
 
 pub use dtype::DType;
+pub use error_kind::ErrorKind;
+pub use file::FileError;
 pub use limits::Limits;
 pub use model::{Graph, Model, Node, Value, ValueId};
 pub use op::{

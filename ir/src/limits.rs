@@ -17,6 +17,18 @@ pub struct Limits {
     pub derived_bytes: u64,
 }
 
+impl Limits {
+    /// No limit but those of the machine, for models that this program made itself.
+    pub const NONE: Limits = Limits {
+        file_bytes: u64::MAX,
+        nodes: usize::MAX,
+        values: usize::MAX,
+        name_bytes: usize::MAX,
+        extent: u64::MAX,
+        derived_bytes: u64::MAX,
+    };
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Limits {

@@ -213,7 +213,7 @@ impl Tensor {
     }
 }
 
-fn aligned(data: &[u8]) -> Result<Bytes, TensorError> {
+pub(crate) fn aligned(data: &[u8]) -> Result<Bytes, TensorError> {
     let mut lines: Vec<Line> = Vec::new();
     let n = data.len().div_ceil(ALIGN);
     lines.try_reserve_exact(n).map_err(|_| TensorError::NoMemory { bytes: data.len() })?;

@@ -72,10 +72,7 @@ fn errors_name_line_and_column() {
             "graph g(%x) -> () { %y = relu(%x) {alpha = 1} }",
             "line 1, column 36: unknown attribute `alpha`",
         ),
-        (
-            "graph g(%x) -> () { %y = concat(%x) }",
-            "line 1, column 26: attribute `axis` is missing",
-        ),
+        ("graph g(%x) -> () { %y = concat(%x) }", "line 1, column 26: attribute `axis` is missing"),
         ("graph g(%x: f31[2]) -> () {}", "line 1, column 13: `f31` is no storage type"),
         ("graph g(%x: u8<s=1[2]) -> () {}", "line 1, column 19: expected `,`, found `[`"),
         (

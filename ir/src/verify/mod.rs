@@ -35,8 +35,10 @@ pub struct VerifyError {
 pub struct Place {
     /// Name of the graph.
     pub graph: Option<String>,
-    /// Name of the node, with its operator.
-    pub node: Option<(String, &'static str)>,
+    /// Name of the node.
+    pub node: Option<String>,
+    /// Its operator, if known.
+    pub op: Option<&'static str>,
     /// Name of the value.
     pub value: Option<String>,
 }
@@ -46,8 +48,12 @@ impl fmt::Display for Place {
         if let Some(graph) = &self.graph {
             write!(f, "graph `{graph}`: ")?;
         }
-        if let Some((node, op)) = &self.node {
-            write!(f, "node `{node}` ({op}): ")?;
+        if let Some(node) = &self.node {
+            write!(f, "node `{node}`")?;
+            if let Some(op) = self.op {
+                write!(f, " ({op})")?;
+            }
+            f.write_str(": ")?;
         }
         if let Some(value) = &self.value {
             write!(f, "value `{value}`: ")?;
@@ -196,7 +202,8 @@ impl Verifier<'_> {
         VerifyError {
             place: Box::new(Place {
                 graph: Some(self.graph.name.clone()),
-                node: node.map(|n| (n.name.clone(), n.op.mnemonic())),
+                node: node.map(|n| n.name.clone()),
+                op: node.map(|n| n.op.mnemonic()),
                 value: value.map(|v| v.name.clone()),
             }),
             rule: Box::new(rule),
@@ -241,7 +248,7 @@ impl Verifier<'_> {
             let name = Some(name).filter(|n| n.len() <= self.limits.name_bytes).cloned();
             match what {
                 "value" => error.place.value = name,
-                _ => error.place.node = name.map(|n| (n, self.graph.nodes[index].op.mnemonic())),
+                _ => error.place.node = name,
             }
             return Err(error);
         }
