@@ -7,16 +7,17 @@
 //! an operator after it may yet become an integer one: a float copy of the weights would keep it
 //! from that. [`FoldDequantized`] folds those when fusion is done.
 
-use super::consts::{op, operand};
+use super::consts::op;
 use crate::pass::{Exactness, Pass, PassCx, PassError, PassInfo, sweep};
 use crate::patch::Patch;
-use crate::{Graph, NodeId, Outlet, reference};
-use requant_ir::{DType, Dim, Op, PoolAttrs, Tensor};
+use crate::reference::{self, EvalLimits};
+use crate::{Graph, NodeId, Outlet};
+use requant_ir::{DType, Dim, Op, Tensor};
 
 /// A result may have at least so many bytes, whatever the operands have.
 const FREE_BYTES: usize = 4 << 20;
 /// Multiplications that folding one operator may take.
-const WORK: usize = 1 << 26;
+const WORK: u64 = 1 << 26;
 
 /// Folds constants, but for dequantized ones.
 pub struct FoldConstants;
@@ -103,15 +104,14 @@ fn evaluate(
     if bytes > given.max(FREE_BYTES) {
         return Err(format!("the result would take {bytes} bytes, far more than its operands"));
     }
-    if work(graph, node, op).is_none_or(|work| work > WORK) {
-        return Err("computing it would take too long".into());
-    }
     // Constants that nothing else reads make room.
     let freed = dying_bytes(graph, node);
     if !cx.derive(bytes.saturating_sub(freed) as u64) {
         return Err("folded constants would exceed the limit `derived_bytes`".into());
     }
-    reference::eval(op, &operands).map(Some).map_err(|e| e.to_string())
+    let limits = EvalLimits { work: WORK, ..EvalLimits::default() };
+    let results = graph.node(node).outputs.len();
+    reference::eval_with(op, &operands, results, &limits).map(Some).map_err(|e| e.to_string())
 }
 
 /// The value of a small integer result that follows from shapes.
@@ -136,30 +136,4 @@ fn result_bytes(graph: &Graph, node: NodeId) -> Option<usize> {
         let extents = fact.ty.fixed_dims()?;
         sum.checked_add(Tensor::byte_len(fact.ty.dtype(), &extents).ok()?)
     })
-}
-
-/// About how many multiplications or reads `op` takes; `None` when that does not fit.
-fn work(graph: &Graph, node: NodeId, op: &Op) -> Option<usize> {
-    let elements = |o: Option<Outlet>| o.and_then(|o| graph.fact(o).ty.elements());
-    let result = elements(Some(Outlet { node, slot: 0 }))?;
-    let window = |pool: &PoolAttrs| {
-        pool.kernel.iter().try_fold(1usize, |product, &k| product.checked_mul(k))
-    };
-    let per_element = match op {
-        Op::Pool(pool) | Op::QPool { pool, .. } => window(pool)?,
-        Op::Conv(_) | Op::QConv { .. } => {
-            let weights = graph.fact(operand(graph, node, 1)?).ty.fixed_dims()?;
-            weights.iter().skip(1).product()
-        }
-        Op::MatMul | Op::QMatMul { .. } | Op::Gemm { .. } => {
-            let a = graph.fact(operand(graph, node, 0)?).ty.fixed_dims()?;
-            match op {
-                Op::Gemm { trans_a: true, .. } => *a.first()?,
-                _ => *a.last()?,
-            }
-        }
-        _ => 1,
-    };
-    let read = elements(operand(graph, node, 0)).unwrap_or(0);
-    result.checked_mul(per_element)?.checked_add(read)
 }

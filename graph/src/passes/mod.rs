@@ -9,15 +9,29 @@ mod fold_activation;
 mod fold_batch_norm;
 mod fold_constants;
 mod fold_pad;
+mod fold_zero_point;
+mod fuse_lut;
+mod fuse_qdq;
+mod fuse_requantize;
+mod fuse_residual;
 mod layout;
+mod propagate_qdq;
+mod qparams;
 mod remove_identity;
+pub mod sign;
 
 pub use dce::Dce;
 pub use fold_activation::FoldActivation;
 pub use fold_batch_norm::FoldBatchNorm;
 pub use fold_constants::{FoldConstants, FoldDequantized};
 pub use fold_pad::FoldPad;
+pub use fold_zero_point::FoldZeroPoint;
+pub use fuse_lut::FuseLut;
+pub use fuse_qdq::FuseQdq;
+pub use fuse_requantize::FuseRequantize;
+pub use fuse_residual::FuseResidual;
 pub use layout::Layout;
+pub use propagate_qdq::PropagateQdq;
 pub use remove_identity::RemoveIdentity;
 
 use crate::pass::Pass;
@@ -32,13 +46,16 @@ pub(crate) static PIPELINE: &[&dyn Pass] = &[
     &RemoveIdentity,
     &FoldBatchNorm,
     &FoldPad,
-    // propagate_qdq
+    &PropagateQdq,
     &FoldConstants,
     &FoldActivation,
-    // fuse_qdq, fuse_lut, fuse_requantize
+    &FuseQdq,
+    &FuseLut,
+    &FuseRequantize,
     &FoldPad,
     &FoldActivation,
-    // fold_zero_point, fuse_residual
+    &FoldZeroPoint,
+    &FuseResidual,
     &FoldDequantized,
     &Layout,
     &RemoveIdentity,
