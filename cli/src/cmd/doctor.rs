@@ -1,0 +1,31 @@
+//! `requant doctor`
+
+use crate::engine;
+use anyhow::Result;
+use requant_kernels::{Cpu, Isa};
+
+pub(crate) fn run() -> Result<()> {
+    println!("requant {} ({})", env!("CARGO_PKG_VERSION"), env!("REQUANT_COMMIT"));
+    println!(
+        "build: {}",
+        if cfg!(debug_assertions) { "debug: times say little" } else { "release" }
+    );
+    println!("cpu: {}", engine::cpu_name());
+    println!("cores: {}", std::thread::available_parallelism().map_or(1, usize::from));
+    println!("used: {}", Cpu::from_env()?.isa());
+    let available = Cpu::available();
+    for isa in Isa::ALL {
+        let state = if available.contains(&isa) {
+            "yes"
+        } else if Cpu::built().contains(&isa) {
+            "built, but this cpu has it not"
+        } else {
+            "not built"
+        };
+        println!("isa {}: {state}", isa.name());
+    }
+    if let Ok(value) = std::env::var("REQUANT_ISA") {
+        println!("REQUANT_ISA: {value}");
+    }
+    Ok(())
+}
