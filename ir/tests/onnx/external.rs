@@ -3,7 +3,9 @@
 use super::net::{Net, data_type};
 use requant_ir::import::onnx::proto::tensor_proto::DataLocation;
 use requant_ir::import::onnx::proto::{StringStringEntryProto, TensorProto};
-use requant_ir::import::onnx::{ExternalError, ImportError, ImportOptions, import_bytes, import_file};
+use requant_ir::import::onnx::{
+    ExternalError, ImportError, ImportOptions, import_bytes, import_file,
+};
 use requant_ir::{DType, ErrorKind, Limits, Model};
 use std::fs;
 use std::path::Path;
@@ -11,10 +13,8 @@ use tempfile::TempDir;
 
 /// A model with one f32[4] constant described by `entries`.
 fn net(entries: &[(&str, &str)]) -> Net {
-    let entry = |(k, v): &(&str, &str)| StringStringEntryProto {
-        key: (*k).into(),
-        value: (*v).into(),
-    };
+    let entry =
+        |(k, v): &(&str, &str)| StringStringEntryProto { key: (*k).into(), value: (*v).into() };
     Net::new()
         .init(TensorProto {
             name: "w".into(),
@@ -150,7 +150,10 @@ fn missing_files_and_folders() {
     assert_eq!(e.kind(), ErrorKind::Io);
     let options = ImportOptions::default();
     let e = import_bytes(net(&entries).bytes().into(), None, &options).unwrap_err();
-    assert!(matches!(e, ImportError::External { source: ExternalError::NoFolder { .. }, .. }), "{e}");
+    assert!(
+        matches!(e, ImportError::External { source: ExternalError::NoFolder { .. }, .. }),
+        "{e}"
+    );
     // The folder may be given by hand.
     let folder = dir.path().join("model");
     assert!(import_bytes(net(&entries).bytes().into(), Some(&folder), &options).is_ok());
@@ -203,6 +206,7 @@ fn the_same_bytes_may_not_be_read_without_end() {
     let bytes = many.bytes();
     let limits = Limits { file_bytes: bytes.len() as u64 + 100 * 16, ..Limits::default() };
     let folder = dir.path().join("model");
-    let e = import_bytes(bytes.into(), Some(&folder), &ImportOptions::with_limits(limits)).unwrap_err();
+    let e =
+        import_bytes(bytes.into(), Some(&folder), &ImportOptions::with_limits(limits)).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Limit, "{e}");
 }

@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a failed test is a panic")]
 
 mod external;
+mod forms;
+mod malformed;
 mod models;
 mod net;
+mod quantized;
 mod storage;

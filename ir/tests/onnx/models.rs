@@ -16,7 +16,8 @@ fn small(name: &str) -> PathBuf {
 /// Models beside the repository, if they are there.
 #[allow(clippy::print_stderr, reason = "a skipped test must be seen")]
 fn corpus(path: &str) -> Option<PathBuf> {
-    let shared = std::env::var_os("REQUANT_SHARED").map_or_else(|| root().join("../shared"), PathBuf::from);
+    let shared =
+        std::env::var_os("REQUANT_SHARED").map_or_else(|| root().join("../shared"), PathBuf::from);
     let path = shared.join("corpus/models").join(path);
     if path.exists() {
         return Some(path);
@@ -46,7 +47,10 @@ fn counts(model: &Model, mnemonics: &[&str]) -> Vec<usize> {
 #[test]
 fn float_cnn() {
     let m = load(&small("cnn_f32.onnx"));
-    assert_eq!(counts(&m, &["conv", "relu", "max_pool", "matmul", "add", "reshape", "transpose"]), [3, 4, 2, 2, 2, 1, 2]);
+    assert_eq!(
+        counts(&m, &["conv", "relu", "max_pool", "matmul", "add", "reshape", "transpose"]),
+        [3, 4, 2, 2, 2, 1, 2]
+    );
     assert_eq!(m.graphs[0].nodes.len(), 16);
     assert!(m.producer.starts_with("tf2onnx"));
     let g = &m.graphs[0];
@@ -127,10 +131,17 @@ fn operators_of_effnet() {
     let Some(path) = corpus("effnet_lite0/effnet_lite0_qop_u8s8_pc.onnx") else { return };
     let m = load(&path);
     assert_eq!(
-        counts(&m, &["quantize", "qconv", "qadd", "dequantize", "reduce_mean", "reshape", "qmatmul"]),
+        counts(
+            &m,
+            &["quantize", "qconv", "qadd", "dequantize", "reduce_mean", "reshape", "qmatmul"]
+        ),
         [2, 49, 9, 2, 1, 1, 1],
         "{:?}",
-        m.graphs[0].nodes.iter().map(|n| n.op.mnemonic()).collect::<std::collections::BTreeSet<_>>()
+        m.graphs[0]
+            .nodes
+            .iter()
+            .map(|n| n.op.mnemonic())
+            .collect::<std::collections::BTreeSet<_>>()
     );
 }
 
@@ -139,10 +150,19 @@ fn operators_of_effnet() {
 fn unsupported_models_of_the_corpus() {
     for (path, ops) in [
         ("cnn/cnn_dynamic_s8.onnx", &["DynamicQuantizeLinear", "MatMulInteger"][..]),
-        ("cnn/cnn_dynamic_u8_convinteger.onnx", &["DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"]),
-        ("effnet_lite0/effnet_lite0_dynamic_u8.onnx", &["DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"]),
+        (
+            "cnn/cnn_dynamic_u8_convinteger.onnx",
+            &["DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"],
+        ),
+        (
+            "effnet_lite0/effnet_lite0_dynamic_u8.onnx",
+            &["DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"],
+        ),
         ("lstm/lstm_f32.onnx", &["LSTM"]),
-        ("lstm/lstm_dynamic_s8.onnx", &["DynamicQuantizeLSTM", "DynamicQuantizeLinear", "MatMulInteger"]),
+        (
+            "lstm/lstm_dynamic_s8.onnx",
+            &["DynamicQuantizeLSTM", "DynamicQuantizeLinear", "MatMulInteger"],
+        ),
         ("minilm_l6_v2/minilm_l6_v2_dynamic_s8.onnx", &["DynamicQuantizeLinear", "MatMulInteger"]),
         ("ppocr_v4/ch_PP-OCRv4_det_infer.onnx", &["Resize", "ConvTranspose"]),
         ("ppocr_v4/ppocr_det_qdq_u8s8_pc.onnx", &["Resize", "ConvTranspose"]),

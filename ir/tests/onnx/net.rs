@@ -176,7 +176,10 @@ pub(crate) struct Imported(pub(crate) requant_ir::Graph);
 impl Imported {
     pub(crate) fn node(&self, name: &str) -> &Node {
         self.0.nodes.iter().find(|n| n.name == name).unwrap_or_else(|| {
-            panic!("no node `{name}` in {:?}", self.0.nodes.iter().map(|n| &n.name).collect::<Vec<_>>())
+            panic!(
+                "no node `{name}` in {:?}",
+                self.0.nodes.iter().map(|n| &n.name).collect::<Vec<_>>()
+            )
         })
     }
 

@@ -99,7 +99,10 @@ fn wrong_storage() {
         t(DType::F32, &[0, 1 << 30, 1 << 30, 1 << 30]),
         TensorProto { data_type: 0, ..t(DType::F32, &[1]) },
         TensorProto {
-            external_data: vec![StringStringEntryProto { key: "location".into(), value: "w".into() }],
+            external_data: vec![StringStringEntryProto {
+                key: "location".into(),
+                value: "w".into(),
+            }],
             ..raw("c", &[1], &[1f32])
         },
     ] {
@@ -125,7 +128,13 @@ fn sparse_initializers_are_listed() {
 #[test]
 fn constant_nodes() {
     let value = |attr| {
-        Net::new().node("Constant", &[], &["c"], vec![attr]).output("c").ok().named("c").data.clone()
+        Net::new()
+            .node("Constant", &[], &["c"], vec![attr])
+            .output("c")
+            .ok()
+            .named("c")
+            .data
+            .clone()
     };
     assert_eq!(value(float("value_float", 2.0)).unwrap(), Tensor::scalar(2f32));
     assert_eq!(value(int("value_int", -3)).unwrap(), Tensor::scalar(-3i64));
@@ -165,7 +174,8 @@ fn inputs() {
 
 #[test]
 fn wrong_inputs() {
-    let relu = |net: Net| net.node("Relu", &["x"], &["y"], vec![]).output("y").import().unwrap_err();
+    let relu =
+        |net: Net| net.node("Relu", &["x"], &["y"], vec![]).output("y").import().unwrap_err();
     let e = relu(Net::new().input("x", DType::F32, &[-2]));
     assert!(matches!(e, ImportError::Tensor { .. }), "{e}");
     let e = relu(Net::new().input("x", DType::F32, &[1 << 40]));

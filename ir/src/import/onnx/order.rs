@@ -83,5 +83,7 @@ fn cycle(needs: &[Vec<usize>], waiting: &[usize]) -> Vec<usize> {
     }
     let mut nodes = path.split_off(seen[&at]);
     nodes.reverse();
+    let first = nodes.iter().enumerate().min_by_key(|(_, node)| **node).map_or(0, |(i, _)| i);
+    nodes.rotate_left(first);
     nodes
 }
