@@ -1,7 +1,12 @@
 //! Whole models on one thread, float and int8, batch 1: `cargo bench --bench models`.
 //!
 //! Models come from the corpus that `REQUANT_SHARED` (or `../shared`) points at.
-#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, reason = "a bench fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "a bench fails by panicking"
+)]
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use requant::{CompileOptions, Cpu, Model};
@@ -19,7 +24,9 @@ const MODELS: [&str; 6] = [
 
 fn corpus() -> PathBuf {
     let shared = std::env::var_os("REQUANT_SHARED").map(PathBuf::from);
-    shared.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared")).join("corpus/models")
+    shared
+        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"))
+        .join("corpus/models")
 }
 
 fn models(c: &mut Criterion) {
@@ -47,10 +54,15 @@ fn models(c: &mut Criterion) {
             for i in 0..shapes.len() {
                 let (_, input) = session.input_mut(i).unwrap();
                 let ramp = (0..input.len() / 4).map(|i| (i % 255) as f32 / 255.0);
-                input.chunks_exact_mut(4).zip(ramp).for_each(|(x, v)| x.copy_from_slice(&v.to_le_bytes()));
+                input
+                    .chunks_exact_mut(4)
+                    .zip(ramp)
+                    .for_each(|(x, v)| x.copy_from_slice(&v.to_le_bytes()));
             }
             let id = name.rsplit('/').next().unwrap_or(name);
-            group.bench_function(format!("{id}/{isa}"), |b| b.iter(|| session.run_in_place().unwrap()));
+            group.bench_function(format!("{id}/{isa}"), |b| {
+                b.iter(|| session.run_in_place().unwrap())
+            });
         }
     }
     group.finish();

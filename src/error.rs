@@ -130,11 +130,13 @@ impl From<&RunError> for ErrorKind {
 
 fn of_graph(error: &GraphError) -> ErrorKind {
     match error {
-        GraphError::NoInput { .. } | GraphError::InputShape { .. } | GraphError::Symbol { .. } => ErrorKind::Usage,
-        GraphError::Subgraphs { .. } => ErrorKind::Unsupported,
-        GraphError::PatchReference { .. } | GraphError::PatchType { .. } | GraphError::PatchCycle { .. } => {
-            ErrorKind::Internal
+        GraphError::NoInput { .. } | GraphError::InputShape { .. } | GraphError::Symbol { .. } => {
+            ErrorKind::Usage
         }
+        GraphError::Subgraphs { .. } => ErrorKind::Unsupported,
+        GraphError::PatchReference { .. }
+        | GraphError::PatchType { .. }
+        | GraphError::PatchCycle { .. } => ErrorKind::Internal,
         _ => ErrorKind::Malformed,
     }
 }
@@ -151,10 +153,12 @@ fn of_compile(error: &CompileError) -> ErrorKind {
         CompileError::Graph(e) => of_graph(e),
         CompileError::Pass(e) => of_pass(e),
         CompileError::InputCount { .. } => ErrorKind::Usage,
-        CompileError::UnknownShape { .. } | CompileError::Unsupported { .. } => ErrorKind::Unsupported,
-        CompileError::TooLarge { .. } | CompileError::ArenaBudget { .. } | CompileError::Threads { .. } => {
-            ErrorKind::Limit
+        CompileError::UnknownShape { .. } | CompileError::Unsupported { .. } => {
+            ErrorKind::Unsupported
         }
+        CompileError::TooLarge { .. }
+        | CompileError::ArenaBudget { .. }
+        | CompileError::Threads { .. } => ErrorKind::Limit,
         _ => ErrorKind::Internal,
     }
 }
@@ -171,7 +175,9 @@ fn of_run(error: &RunError) -> ErrorKind {
         | RunError::Symbol { .. }
         | RunError::InputBytes { .. }
         | RunError::NoShapes => ErrorKind::Usage,
-        RunError::NoMemory { .. } | RunError::Deadline { .. } | RunError::Tensor(_) => ErrorKind::Limit,
+        RunError::NoMemory { .. } | RunError::Deadline { .. } | RunError::Tensor(_) => {
+            ErrorKind::Limit
+        }
         // Values that an operator is not defined for, such as an index outside its axis.
         RunError::Eval { .. } => ErrorKind::Malformed,
         RunError::ResultType { .. } => ErrorKind::Unsupported,

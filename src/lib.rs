@@ -32,8 +32,11 @@ pub use error::{Error, ErrorKind};
 pub use model::Model;
 pub use requant_graph::pass::{Level, PassReport, PipelineOptions, Refusal};
 pub use requant_graph::{
-    Class, CompileError, CompileOptions, CompiledModel, Explanation, Fate, Graph, GraphError, Memory, ModelPort,
-    NodeReport, PassError, Plan, Port, RunError, Session, StepReport, Threads, default_arena_bytes,
+    Class, CompileError, CompileOptions, CompiledModel, Explanation, Fate, Graph, GraphError,
+    Memory, ModelPort, NodeReport, PassError, Plan, Port, RunError, Session, StepReport, Threads,
+    default_arena_bytes,
 };
-pub use requant_ir::{DType, Dim, ElemType, Limits, Quant, QuantParams, Tensor, TensorError, TensorType};
+pub use requant_ir::{
+    DType, Dim, ElemType, Limits, Quant, QuantParams, Tensor, TensorError, TensorType,
+};
 pub use requant_kernels::{Cpu, Isa, IsaError};

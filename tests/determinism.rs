@@ -1,6 +1,11 @@
 //! The same bits on every instruction set and for every number of threads, and those are the reference
 //! interpreter's of the same optimized graph.
-#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, reason = "tests fail by panicking and skip loudly")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "tests fail by panicking and skip loudly"
+)]
 
 mod common;
 
@@ -25,7 +30,8 @@ fn check(case: Case) {
 
 fn compare(case: Case, model: &Model, run: &Golden, with_reference: bool) {
     let names: Vec<String> = model.inputs().map(|(n, _)| n.to_owned()).collect();
-    let inputs: Vec<(&str, Tensor)> = names.iter().map(String::as_str).zip(run.inputs.iter().cloned()).collect();
+    let inputs: Vec<(&str, Tensor)> =
+        names.iter().map(String::as_str).zip(run.inputs.iter().cloned()).collect();
     let mut first: Option<(bool, Vec<Tensor>)> = None;
     for isa in Cpu::available() {
         let mut of_isa: Option<Vec<Tensor>> = None;
@@ -35,14 +41,17 @@ fn compare(case: Case, model: &Model, run: &Golden, with_reference: bool) {
                 threads: Threads::Count(threads),
                 ..Default::default()
             };
-            let compiled = model.compile(&options).unwrap_or_else(|e| panic!("{}: {}", case.name, common::chain(&e)));
+            let compiled = model
+                .compile(&options)
+                .unwrap_or_else(|e| panic!("{}: {}", case.name, common::chain(&e)));
             let outputs = run_compiled(&compiled, &inputs);
             let label = format!("{} on {isa} with {threads} threads", case.name);
             // Threads never change a bit, not even of a float.
             assert_same(&label, &outputs, of_isa.get_or_insert_with(|| outputs.clone()), None);
             let (exact, want) = first.get_or_insert_with(|| {
                 let exact = is_integer(&compiled, run);
-                let want = if with_reference { interpret(&compiled, &inputs) } else { outputs.clone() };
+                let want =
+                    if with_reference { interpret(&compiled, &inputs) } else { outputs.clone() };
                 (exact, want)
             });
             assert_same(&label, &outputs, want, if *exact { None } else { Some(FLOAT) });
@@ -71,7 +80,11 @@ fn assert_same(label: &str, got: &[Tensor], want: &[Tensor], tolerance: Option<f
     assert_eq!(got.len(), want.len(), "{label}");
     for (got, want) in got.iter().zip(want) {
         match tolerance {
-            None => assert!(got == want, "{label}: not the same bits, off by {:?}", common::difference(got, want)),
+            None => assert!(
+                got == want,
+                "{label}: not the same bits, off by {:?}",
+                common::difference(got, want)
+            ),
             Some(tolerance) => {
                 let (worst, scale) = common::difference(got, want);
                 assert!(worst <= tolerance * scale.max(1.0), "{label}: off by {worst} of {scale}");

@@ -1,5 +1,10 @@
 //! Real models against ONNX Runtime without graph optimizations.
-#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, reason = "tests fail by panicking and skip loudly")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "tests fail by panicking and skip loudly"
+)]
 
 mod common;
 
@@ -7,12 +12,17 @@ use common::{CNN, Case, EFFNET_LITE0, Form, Golden, MOBILENET_V2, chain, differe
 use requant::{CompileOptions, Level, Model, PipelineOptions, Tensor};
 
 fn run(case: Case, model: &Model, level: Level, golden: &Golden) -> Vec<Tensor> {
-    let options =
-        CompileOptions { passes: PipelineOptions { level, ..Default::default() }, ..Default::default() };
-    let compiled = model.compile(&options).unwrap_or_else(|e| panic!("{}: {}", case.name, chain(&e)));
+    let options = CompileOptions {
+        passes: PipelineOptions { level, ..Default::default() },
+        ..Default::default()
+    };
+    let compiled =
+        model.compile(&options).unwrap_or_else(|e| panic!("{}: {}", case.name, chain(&e)));
     let names: Vec<String> = model.inputs().map(|(n, _)| n.to_owned()).collect();
-    let inputs: Vec<(&str, Tensor)> = names.iter().map(String::as_str).zip(golden.inputs.iter().cloned()).collect();
-    let outputs = compiled.session().run(&inputs).unwrap_or_else(|e| panic!("{}: {}", case.name, chain(&e)));
+    let inputs: Vec<(&str, Tensor)> =
+        names.iter().map(String::as_str).zip(golden.inputs.iter().cloned()).collect();
+    let outputs =
+        compiled.session().run(&inputs).unwrap_or_else(|e| panic!("{}: {}", case.name, chain(&e)));
     outputs.into_iter().map(|(_, t)| t).collect()
 }
 

@@ -305,7 +305,9 @@ impl Graph {
         let suspects = patch.replaced().map(|o| o.node).chain(ids.iter().copied()).collect();
         let mut removed = self.remove_dead(suspects);
         removed.retain(|(id, _)| !ids.contains(id));
-        removed.iter().for_each(|(_, node)| self.names.release(node));
+        for (_, node) in &removed {
+            self.names.nodes.remove(&node.name);
+        }
 
         let mut named = BTreeSet::new();
         for (&(old, new), name) in patch.replacements.iter().zip(names) {
@@ -366,18 +368,14 @@ impl Graph {
         match self.get(old.node).map(|n| &n.kind) {
             Some(NodeKind::Input) => return false,
             Some(_) => {
-                let other = unique(&name, |n| self.value_name_taken(n));
+                let other = unique(&name, |n| self.names.values.contains(n));
                 self.names.values.insert(other.clone());
                 self.net[old.node.0].outputs[usize::from(old.slot)].name = other;
             }
-            None => drop(self.names.values.insert(name.clone())),
+            None => {}
         }
         self.net[new.node.0].outputs[usize::from(new.slot)].name = name;
         true
-    }
-
-    fn value_name_taken(&self, name: &str) -> bool {
-        self.names.values.contains(name) || self.outputs.iter().any(|o| &*o.name == name)
     }
 
     /// Makes the names of a new node and of its results unique, but for those `taken_over`.
@@ -389,7 +387,7 @@ impl Graph {
                 continue;
             }
             let wanted = if slot == 0 { name.to_string() } else { format!("{name}:{slot}") };
-            let value = unique(&wanted, |n| self.value_name_taken(n));
+            let value = unique(&wanted, |n| self.names.values.contains(n));
             self.names.values.insert(value.clone());
             self.net[id.0].outputs[slot].name = value;
         }

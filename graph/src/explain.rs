@@ -23,7 +23,9 @@ impl SourceNode {
         let node = |id| {
             let node = graph.node(id);
             match &node.kind {
-                NodeKind::Op(op) => Some(SourceNode { name: node.name.clone(), mnemonic: op.mnemonic() }),
+                NodeKind::Op(op) => {
+                    Some(SourceNode { name: node.name.clone(), mnemonic: op.mnemonic() })
+                }
                 _ => None,
             }
         };
@@ -120,7 +122,12 @@ impl Explanation {
                 kernel,
                 class,
                 macs: if class == fate.class { fate.macs } else { 0 },
-                bytes: step.reads.iter().map(|r| r.len()).chain(step.writes.iter().map(|w| w.len())).sum(),
+                bytes: step
+                    .reads
+                    .iter()
+                    .map(|r| r.len())
+                    .chain(step.writes.iter().map(|w| w.len()))
+                    .sum(),
             });
         }
         // Several nodes may stand for one source node; what costs most says what it is.
@@ -145,7 +152,12 @@ impl Explanation {
                     fate,
                     node: node.map(|n| n.name.clone()),
                     kernels: index.map(|i| kernels[i].clone()).unwrap_or_default(),
-                    reason: reason(s, fate, node.and_then(|n| n.reason.clone()), &model.report().refusals),
+                    reason: reason(
+                        s,
+                        fate,
+                        node.and_then(|n| n.reason.clone()),
+                        &model.report().refusals,
+                    ),
                 }
             })
             .collect();
@@ -170,7 +182,12 @@ impl Explanation {
 }
 
 /// Why lowering, or a pass, left the node where it is.
-fn reason(source: &SourceNode, fate: Fate, lowering: Option<String>, refusals: &[Refusal]) -> Option<String> {
+fn reason(
+    source: &SourceNode,
+    fate: Fate,
+    lowering: Option<String>,
+    refusals: &[Refusal],
+) -> Option<String> {
     if lowering.is_some() || !matches!(fate, Fate::Runs(Class::Float | Class::Fallback)) {
         return lowering;
     }

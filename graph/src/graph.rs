@@ -120,21 +120,14 @@ pub struct Graph {
     pub(crate) metadata: Vec<(String, String)>,
 }
 
-/// The names in use.
+/// Names that new nodes and values cannot have.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Names {
+    /// Names of the nodes there are.
     pub(crate) nodes: BTreeSet<Arc<str>>,
+    /// Names of all values there ever were: a name stands for one value, whatever patches do, so that
+    /// values of two states of a graph can be compared by name.
     pub(crate) values: BTreeSet<Arc<str>>,
-}
-
-impl Names {
-    /// Makes the names of a removed node free.
-    pub(crate) fn release(&mut self, node: &Node) {
-        self.nodes.remove(&node.name);
-        for fact in &node.outputs {
-            self.values.remove(&fact.name);
-        }
-    }
 }
 
 /// `wanted`, or with a number after it the first that `taken` does not have.
@@ -291,7 +284,9 @@ impl Graph {
     pub fn collect_garbage(&mut self) -> usize {
         let all: Vec<_> = self.net.node_indices().map(NodeId).collect();
         let removed = self.remove_dead(all);
-        removed.iter().for_each(|(_, node)| self.names.release(node));
+        for (_, node) in &removed {
+            self.names.nodes.remove(&node.name);
+        }
         removed.len()
     }
 
@@ -443,7 +438,7 @@ impl Graph {
             }
             self.inferred(id)?;
         }
-        if nodes != self.names.nodes || values != self.names.values {
+        if nodes != self.names.nodes || !values.is_subset(&self.names.values) {
             return broken("the table of names is out of date".into());
         }
         let exists =

@@ -1,9 +1,9 @@
 //! A session: the memory of one run at a time, and the runs.
 
 use crate::exec::input::Input;
-use crate::infer;
 use crate::exec::step::{Source, Surroundings};
 use crate::exec::{Arena, CompileError, CompiledModel, ModelPort, RunError};
+use crate::infer;
 use crate::plan::{Plan, Port};
 use requant_ir::{Dim, Tensor};
 use std::sync::Arc;
@@ -74,7 +74,9 @@ impl Session {
     /// If the shapes do not fit the model, or it cannot be planned for them.
     pub fn set_shapes(&mut self, shapes: &[&[usize]]) -> Result<(), RunError> {
         check_shapes(self.model.inputs(), shapes)?;
-        let is_current = |plan: &Plan| plan.inputs().iter().map(|p| p.dims.as_slice()).eq(shapes.iter().copied());
+        let is_current = |plan: &Plan| {
+            plan.inputs().iter().map(|p| p.dims.as_slice()).eq(shapes.iter().copied())
+        };
         if self.current.as_ref().is_some_and(|c| is_current(&c.plan)) {
             return Ok(());
         }
@@ -118,7 +120,11 @@ impl Session {
     pub fn input_mut(&mut self, index: usize) -> Result<(Arc<str>, &mut [u8]), RunError> {
         let current = self.ready()?;
         let count = current.inputs.len();
-        let port = current.plan.inputs().get(index).ok_or(RunError::Index { what: "input", index, count })?;
+        let port = current.plan.inputs().get(index).ok_or(RunError::Index {
+            what: "input",
+            index,
+            count,
+        })?;
         let (name, bytes) = (port.name.clone(), port.bytes);
         let input = current.inputs[index].own(bytes).ok_or(RunError::NoMemory { bytes })?;
         Ok((name, input))
@@ -167,8 +173,11 @@ impl Session {
     pub fn output(&self, index: usize) -> Result<&[u8], RunError> {
         let current = self.current.as_ref().ok_or(RunError::NoShapes)?;
         let count = current.plan.outputs.len();
-        let (_, source) =
-            current.plan.outputs.get(index).ok_or(RunError::Index { what: "output", index, count })?;
+        let (_, source) = current.plan.outputs.get(index).ok_or(RunError::Index {
+            what: "output",
+            index,
+            count,
+        })?;
         Ok(current.bytes(source))
     }
 
@@ -193,7 +202,10 @@ impl Session {
         self.current.as_mut().ok_or(RunError::NoShapes)
     }
 
-    fn execute(&mut self, mut after: impl FnMut(usize, usize) -> Result<(), RunError>) -> Result<(), RunError> {
+    fn execute(
+        &mut self,
+        mut after: impl FnMut(usize, usize) -> Result<(), RunError>,
+    ) -> Result<(), RunError> {
         self.ready()?;
         let Some(Current { plan, arena, inputs }) = &mut self.current else {
             return Err(RunError::NoShapes);
@@ -226,7 +238,10 @@ impl Current {
 }
 
 /// The tensors in the model's order.
-fn match_inputs<'a>(ports: &[ModelPort], given: &'a [(&str, Tensor)]) -> Result<Vec<&'a Tensor>, RunError> {
+fn match_inputs<'a>(
+    ports: &[ModelPort],
+    given: &'a [(&str, Tensor)],
+) -> Result<Vec<&'a Tensor>, RunError> {
     let mut ordered: Vec<Option<&Tensor>> = vec![None; ports.len()];
     for (name, tensor) in given {
         let Some(i) = ports.iter().position(|p| *p.name == **name) else {

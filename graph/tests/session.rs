@@ -2,7 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use requant_graph::pass::{Level, PipelineOptions};
-use requant_graph::{Class, CompileError, CompileOptions, CompiledModel, Fate, Graph, RunError, Session, Threads, reference};
+use requant_graph::{
+    Class, CompileError, CompileOptions, CompiledModel, Fate, Graph, RunError, Session, Threads,
+    reference,
+};
 use requant_ir::{Model, Tensor};
 use requant_kernels::Cpu;
 use std::time::Duration;
@@ -36,7 +39,8 @@ fn f32s(dims: &[usize], seed: u32) -> Tensor {
 fn bytes(elem: &str, dims: &[usize], seed: u32) -> Tensor {
     let text = format!("graph g(%x: {elem}[1]) -> (%x) {{}}");
     let ty = Model::parse_text(&text).unwrap().graphs[0].values[0].ty.clone().unwrap();
-    let data: Vec<u8> = f32s(dims, seed).to_f32().unwrap().iter().map(|v| (v * 85.0) as i32 as u8).collect();
+    let data: Vec<u8> =
+        f32s(dims, seed).to_f32().unwrap().iter().map(|v| (v * 85.0) as i32 as u8).collect();
     Tensor::copy_from(ty.elem, dims.to_vec(), &data).unwrap()
 }
 
@@ -66,10 +70,21 @@ fn agrees(text: &str, level: Level, inputs: &[(&str, Tensor)]) {
                     assert_eq!(got.dims(), want.dims(), "{name}");
                     match (got.to_f32(), want.to_f32()) {
                         (Some(a), Some(b)) => {
-                            let worst = a.iter().zip(&b).map(|(a, b)| (a - b).abs() / b.abs().max(1.0)).fold(0.0, f32::max);
-                            assert!(worst < 1e-5, "{name} on {isa}, {threads} threads: off by {worst}");
+                            let worst = a
+                                .iter()
+                                .zip(&b)
+                                .map(|(a, b)| (a - b).abs() / b.abs().max(1.0))
+                                .fold(0.0, f32::max);
+                            assert!(
+                                worst < 1e-5,
+                                "{name} on {isa}, {threads} threads: off by {worst}"
+                            );
                         }
-                        _ => assert_eq!(got.bytes(), want.bytes(), "{name} on {isa}, {threads} threads"),
+                        _ => assert_eq!(
+                            got.bytes(),
+                            want.bytes(),
+                            "{name} on {isa}, {threads} threads"
+                        ),
                     }
                 }
             }
@@ -132,7 +147,10 @@ fn plans_follow_the_shapes_and_are_kept() {
     };
     let (first, _) = (run(1), run(5));
     assert!(std::sync::Arc::ptr_eq(&first, &run(1)));
-    assert!(matches!(model.plan(&[vec![1, 4]]), Err(CompileError::InputCount { expected: 2, got: 1 })));
+    assert!(matches!(
+        model.plan(&[vec![1, 4]]),
+        Err(CompileError::InputCount { expected: 2, got: 1 })
+    ));
 }
 
 #[test]
@@ -142,14 +160,22 @@ fn the_form_without_allocation_keeps_its_inputs() {
     assert!(matches!(session.set_input(0, &[]), Err(RunError::NoShapes)));
     session.set_shapes(&[&[1, 4], &[1, 1]]).unwrap();
     assert!(matches!(session.run_in_place(), Err(RunError::MissingInput { .. })));
-    assert!(matches!(session.set_input(0, &[0; 15]), Err(RunError::InputBytes { expected: 16, got: 15, .. })));
+    assert!(matches!(
+        session.set_input(0, &[0; 15]),
+        Err(RunError::InputBytes { expected: 16, got: 15, .. })
+    ));
     assert!(matches!(session.set_input(2, &[]), Err(RunError::Index { index: 2, count: 2, .. })));
     let image: Vec<u8> = [1f32, -2.0, 3.0, 4.0].iter().flat_map(|v| v.to_le_bytes()).collect();
     session.set_input(0, &image).unwrap();
     session.set_input(1, &2f32.to_le_bytes()).unwrap();
     for _ in 0..3 {
         session.run_in_place().unwrap();
-        let y: Vec<f32> = session.output(0).unwrap().chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+        let y: Vec<f32> = session
+            .output(0)
+            .unwrap()
+            .chunks(4)
+            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+            .collect();
         assert_eq!(y, [2.0, 0.0, 6.0, 8.0]);
     }
     assert!(session.output(1).is_err());
@@ -194,12 +220,18 @@ fn memory_is_reused_and_bounded() {
 
 #[test]
 fn a_shape_that_no_memory_holds_is_refused_before_it_is_allocated() {
-    let text = "graph g(%x: f32[n, 4]) -> (%y) { %t = transpose(%x) {perm = [1, 0]} %y = matmul(%x, %t) }";
+    let text =
+        "graph g(%x: f32[n, 4]) -> (%y) { %t = transpose(%x) {perm = [1, 0]} %y = matmul(%x, %t) }";
     let model = compile(text);
     for n in [1 << 20, 1 << 40, usize::MAX / 16] {
         let e = model.plan(&[vec![n, 4]]).map(drop).unwrap_err();
         assert!(
-            matches!(e, CompileError::ArenaBudget { .. } | CompileError::TooLarge { .. } | CompileError::Graph(_)),
+            matches!(
+                e,
+                CompileError::ArenaBudget { .. }
+                    | CompileError::TooLarge { .. }
+                    | CompileError::Graph(_)
+            ),
             "{n}: {e}"
         );
     }
@@ -272,7 +304,11 @@ fn outermost_concat_and_split_share_memory() {
 #[test]
 fn convolutions_agree_in_either_layout() {
     for layout in ["", ", layout = channels_last"] {
-        let (x, w2) = if layout.is_empty() { ("[2, 4, 9, 7]", "[2, 6, 5, 7]") } else { ("[2, 9, 7, 4]", "[2, 5, 7, 6]") };
+        let (x, w2) = if layout.is_empty() {
+            ("[2, 4, 9, 7]", "[2, 6, 5, 7]")
+        } else {
+            ("[2, 9, 7, 4]", "[2, 5, 7, 6]")
+        };
         let text = format!(
             "graph g(%x: s8<s=0.05, z=-3>{x}, %r: u8<s=0.1, z=7>{w2}) -> (%y, %d, %raw, %m) {{
               const %w: s8<axis=0, s=[0.01, 0.02, 0.03, 0.04, 0.05, 0.06]>[6, 2, 3, 3] = {}
@@ -289,8 +325,13 @@ fn convolutions_agree_in_either_layout() {
             Ok(_) => text,
             Err(e) => panic!("{e}\n{text}"),
         };
-        let dims = |s: &str| -> Vec<usize> { s.trim_matches(['[', ']']).split(", ").map(|d| d.parse().unwrap()).collect() };
-        let inputs = [("x", bytes("s8<s=0.05, z=-3>", &dims(x), 9)), ("r", bytes("u8<s=0.1, z=7>", &dims(w2), 10))];
+        let dims = |s: &str| -> Vec<usize> {
+            s.trim_matches(['[', ']']).split(", ").map(|d| d.parse().unwrap()).collect()
+        };
+        let inputs = [
+            ("x", bytes("s8<s=0.05, z=-3>", &dims(x), 9)),
+            ("r", bytes("u8<s=0.1, z=7>", &dims(w2), 10)),
+        ];
         agrees(&text, Level::O0, &inputs);
         agrees(&text, Level::O2, &inputs);
     }
@@ -370,4 +411,3 @@ fn quantized_rows_agree() {
     agrees(text, Level::O0, &inputs);
     agrees(text, Level::O2, &inputs);
 }
-

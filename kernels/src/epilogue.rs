@@ -241,7 +241,11 @@ pub(crate) struct Quant {
     pub(crate) low: i32,
     /// `max − zero_point`
     pub(crate) high: i32,
-    /// How the stored bytes are read.
+    /// How the stored bytes are read; kernels that only keep the low byte do not ask.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        allow(dead_code, reason = "only the x86 packing depends on it")
+    )]
     pub(crate) sign: Sign,
     pub(crate) residual: Option<Residual>,
 }

@@ -77,6 +77,14 @@ impl Parallel for RayonPool {
     }
 }
 
+/// Multiply-adds of 8-bit operands below which another task costs more than it saves.
+pub(crate) const TASK_MACS: usize = 1 << 18;
+
+/// `par`, or [`Serial`] where so few multiply-adds are not worth waking another thread.
+pub(crate) fn for_macs(par: &dyn Parallel, macs: usize) -> &dyn Parallel {
+    if macs < 2 * TASK_MACS { &Serial } else { par }
+}
+
 /// Runs `tasks` tasks on at most `par.threads()` workers and tells each task which worker it runs on.
 ///
 /// No two tasks run on one worker at the same time, so that a worker's index, which is below `par.threads()`, may

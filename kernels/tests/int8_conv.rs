@@ -199,12 +199,12 @@ fn larger() -> impl Strategy<Value = Problem> {
     };
     prop_oneof![
         Just(spec(1, 1, 40, 70, 1)),
-        Just(spec(1, 2, 24, 33, 1)),
-        Just(spec(3, 2, 3, 32, 1)),
+        Just(spec(1, 2, 64, 65, 1)),
+        Just(spec(3, 2, 3, 128, 1)),
         Just(spec(3, 1, 16, 20, 1)),
         Just(spec(3, 1, 96, 96, 96)),
         Just(spec(5, 2, 130, 130, 130)),
-        Just(spec(3, 1, 12, 24, 4)),
+        Just(spec(3, 1, 12, 32, 4)),
     ]
     .prop_flat_map(with_data)
 }

@@ -2,7 +2,12 @@
 //!
 //! Small models lie in `tests/data`. The others come from the corpus that `REQUANT_SHARED` (or
 //! `../shared`) points at; where there is none, their tests say so and pass.
-#![allow(clippy::unwrap_used, clippy::print_stderr, dead_code, reason = "test support: fails by panicking, skips loudly")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    dead_code,
+    reason = "test support: fails by panicking, skips loudly"
+)]
 
 use requant::{Model, Tensor};
 use requant_ir::{Limits, npz};
@@ -73,7 +78,10 @@ impl Case {
             (corpus.join("models").join(&file), corpus.join("golden").join(format!("{file}.npz")))
         };
         if !model.exists() || !golden.exists() {
-            eprintln!("SKIPPED {file}: not in {}; set REQUANT_SHARED to the shared folder", corpus().display());
+            eprintln!(
+                "SKIPPED {file}: not in {}; set REQUANT_SHARED to the shared folder",
+                corpus().display()
+            );
             return None;
         }
         let model = Model::load(&model).unwrap_or_else(|e| panic!("{file}: {}", chain(&e)));
@@ -97,10 +105,17 @@ fn read_golden(path: &Path) -> Vec<Golden> {
             .collect()
     };
     let runs: Vec<Golden> = (0..)
-        .map(|c| Golden { inputs: list(format!("c{c}.in")), outputs: list(format!("c{c}.noopt.out")) })
+        .map(|c| Golden {
+            inputs: list(format!("c{c}.in")),
+            outputs: list(format!("c{c}.noopt.out")),
+        })
         .take_while(|g| !g.inputs.is_empty())
         .collect();
-    assert!(!runs.is_empty() && runs.iter().all(|g| !g.outputs.is_empty()), "{}: no golden runs", path.display());
+    assert!(
+        !runs.is_empty() && runs.iter().all(|g| !g.outputs.is_empty()),
+        "{}: no golden runs",
+        path.display()
+    );
     runs
 }
 

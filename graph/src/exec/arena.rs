@@ -58,7 +58,8 @@ impl Arena {
         let mut at = 0;
         for (n, &i) in order.iter().enumerate() {
             let Range { start, end } = written[i];
-            let (before, from) = rest.split_at_mut(start.checked_sub(at).expect("written blocks are disjoint"));
+            let (before, from) =
+                rest.split_at_mut(start.checked_sub(at).expect("written blocks are disjoint"));
             let (block, after) = from.split_at_mut(end - start);
             readable.parts[n] = (at, before);
             blocks[i] = block;

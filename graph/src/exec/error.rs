@@ -26,7 +26,9 @@ pub enum CompileError {
         got: usize,
     },
     /// A shape depends on more than the shapes of the inputs.
-    #[error("the shape of `{tensor}` ({ty}) does not follow from the shapes of the inputs; give every input a fixed shape, or make the value that it depends on a constant")]
+    #[error(
+        "the shape of `{tensor}` ({ty}) does not follow from the shapes of the inputs; give every input a fixed shape, or make the value that it depends on a constant"
+    )]
     UnknownShape {
         /// The value.
         tensor: String,
@@ -147,7 +149,9 @@ pub enum RunError {
         got: usize,
     },
     /// The session has no input shapes yet.
-    #[error("the model's input shapes are not fixed; call `set_shapes` first, or `run` with tensors")]
+    #[error(
+        "the model's input shapes are not fixed; call `set_shapes` first, or `run` with tensors"
+    )]
     NoShapes,
     /// The model cannot be planned for these inputs.
     #[error("the model cannot run on inputs of these shapes")]
@@ -187,7 +191,9 @@ pub enum RunError {
         source: Box<EvalError>,
     },
     /// A node's result has another type than the plan has memory for.
-    #[error("node `{node}` gave {got}, but its type is {expected}: its shape depends on values, which is not supported")]
+    #[error(
+        "node `{node}` gave {got}, but its type is {expected}: its shape depends on values, which is not supported"
+    )]
     ResultType {
         /// The node.
         node: String,

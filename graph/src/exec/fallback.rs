@@ -57,7 +57,11 @@ impl Fallback {
             if result.dtype() != ty.dtype() || ty.fixed_dims().as_deref() != Some(result.dims()) {
                 let dims = |d: &[usize]| format!("{d:?}");
                 return Err(FallbackError::Type {
-                    expected: format!("{}{}", ty.dtype(), dims(&ty.fixed_dims().unwrap_or_default())),
+                    expected: format!(
+                        "{}{}",
+                        ty.dtype(),
+                        dims(&ty.fixed_dims().unwrap_or_default())
+                    ),
                     got: format!("{}{}", result.dtype(), dims(result.dims())),
                 });
             }

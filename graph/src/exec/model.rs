@@ -64,7 +64,10 @@ impl CompiledModel {
             let sign = if cfg!(target_arch = "aarch64") { DType::I8 } else { DType::U8 };
             passes::sign::flip(&mut graph, sign)?;
         }
-        let port = |name: &Arc<str>, outlet| ModelPort { name: name.clone(), ty: graph.fact(outlet).ty.clone() };
+        let port = |name: &Arc<str>, outlet| ModelPort {
+            name: name.clone(),
+            ty: graph.fact(outlet).ty.clone(),
+        };
         let inputs = graph
             .inputs()
             .iter()
@@ -134,7 +137,10 @@ impl CompiledModel {
     pub fn plan(&self, shapes: &[Vec<usize>]) -> Result<Arc<Plan>, CompileError> {
         let inner = &*self.0;
         if shapes.len() != inner.inputs.len() {
-            return Err(CompileError::InputCount { expected: inner.inputs.len(), got: shapes.len() });
+            return Err(CompileError::InputCount {
+                expected: inner.inputs.len(),
+                got: shapes.len(),
+            });
         }
         if let Some(plan) = inner.plans.get(shapes) {
             return Ok(plan);
@@ -180,19 +186,25 @@ impl Inner {
         let inputs = graph
             .inputs()
             .iter()
-            .map(|&node| port(&graph, &graph.fact(Outlet { node, slot: 0 }).name, Outlet { node, slot: 0 }))
+            .map(|&node| {
+                port(&graph, &graph.fact(Outlet { node, slot: 0 }).name, Outlet { node, slot: 0 })
+            })
             .collect::<Result<_, _>>()?;
-        let outputs =
-            graph.outputs().iter().map(|o| port(&graph, &o.name, o.outlet)).collect::<Result<_, _>>()?;
+        let outputs = graph
+            .outputs()
+            .iter()
+            .map(|o| port(&graph, &o.name, o.outlet))
+            .collect::<Result<_, _>>()?;
         Plan::new(program, inputs, outputs, self.arena_bytes)
     }
 }
 
 fn port(graph: &Graph, name: &Arc<str>, outlet: Outlet) -> Result<Port, CompileError> {
     let ty = graph.fact(outlet).ty.clone();
-    let dims = ty
-        .fixed_dims()
-        .ok_or_else(|| CompileError::UnknownShape { tensor: name.to_string(), ty: infer::show(&ty) })?;
+    let dims = ty.fixed_dims().ok_or_else(|| CompileError::UnknownShape {
+        tensor: name.to_string(),
+        ty: infer::show(&ty),
+    })?;
     let bytes = Tensor::byte_len(ty.dtype(), &dims)
         .map_err(|source| CompileError::TooLarge { tensor: name.to_string(), source })?;
     Ok(Port { name: name.clone(), ty, dims, bytes })

@@ -2,7 +2,7 @@
 
 use super::arena::{Arena, Readable};
 use super::error::RunError;
-use requant_ir::{ElemType, Op, Tensor, TensorType};
+use requant_ir::{DType, ElemType, Op, Tensor, TensorType};
 use requant_kernels::broadcast::Broadcast;
 use requant_kernels::conv::Conv;
 use requant_kernels::elementwise::{QAdd, QMul};
@@ -12,7 +12,9 @@ use requant_kernels::gemm::{DynamicGemm, Gemm};
 use requant_kernels::layout::{Concat, Gather, Pad, StridedCopy};
 use requant_kernels::lut::Lut;
 use requant_kernels::par::Parallel;
-use requant_kernels::pool::{AveragePool8, AveragePoolF32, GlobalAveragePool8, MaxPool8, MaxPoolF32};
+use requant_kernels::pool::{
+    AveragePool8, AveragePoolF32, GlobalAveragePool8, MaxPool8, MaxPoolF32,
+};
 use requant_kernels::quantize::{Codes, Dequantize, Quantize, Requantize};
 use requant_kernels::softmax::{Softmax, Softmax8};
 use requant_kernels::{Cpu, KernelError};
@@ -57,7 +59,8 @@ pub(crate) enum Source {
 
 impl Source {
     pub(crate) fn len(&self) -> usize {
-        let (Source::Arena(range) | Source::Constant { range, .. } | Source::Input { range, .. }) = self;
+        let (Source::Arena(range) | Source::Constant { range, .. } | Source::Input { range, .. }) =
+            self;
         range.len()
     }
 }
@@ -82,6 +85,37 @@ pub(crate) enum CodeType {
     S32,
 }
 
+/// What an integer product writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ProductResult {
+    /// 8-bit codes.
+    Codes,
+    /// Its s32 accumulators.
+    Accumulators,
+}
+
+impl ProductResult {
+    /// Of the result type of an operator.
+    pub(crate) fn new(elem: &ElemType) -> Self {
+        if elem.dtype == DType::I32 { Self::Accumulators } else { Self::Codes }
+    }
+
+    /// Bytes of an element.
+    fn bytes(self) -> usize {
+        match self {
+            Self::Codes => 1,
+            Self::Accumulators => 4,
+        }
+    }
+
+    fn of(self, y: &mut [u8]) -> OutSlice<'_> {
+        match self {
+            Self::Codes => OutSlice::Quant8(y),
+            Self::Accumulators => OutSlice::I32(as_mut(y)),
+        }
+    }
+}
+
 /// Every kernel call there is.
 #[derive(Debug)]
 pub(crate) enum Kernel {
@@ -93,9 +127,20 @@ pub(crate) enum Kernel {
     /// The value is the bytes of one element.
     Pad(Box<Pad>, SmallVec<[u8; 8]>),
     // Integers.
-    QConv(Box<Conv>),
-    QGemm { gemm: Box<Gemm>, m: usize, k: usize, n: usize },
-    QMatMul { gemm: Box<DynamicGemm>, batches: MatMulBatches, trans_b: bool },
+    QConv(Box<Conv>, ProductResult),
+    QGemm {
+        gemm: Box<Gemm>,
+        m: usize,
+        k: usize,
+        n: usize,
+        result: ProductResult,
+    },
+    QMatMul {
+        gemm: Box<DynamicGemm>,
+        batches: MatMulBatches,
+        trans_b: bool,
+        result: ProductResult,
+    },
     QAdd(Box<(QAdd, Broadcast)>),
     QMul(Box<(QMul, Broadcast)>),
     QMaxPool(Box<MaxPool8>),
@@ -143,7 +188,10 @@ impl MatMulBatches {
         let count = shapes.dims().iter().product();
         let starts = (0..count)
             .map(|i| {
-                (broadcast_index(shapes.dims(), a_batch, i) * m * k, broadcast_index(shapes.dims(), b_batch, i) * k * n)
+                (
+                    broadcast_index(shapes.dims(), a_batch, i) * m * k,
+                    broadcast_index(shapes.dims(), b_batch, i) * k * n,
+                )
             })
             .collect();
         Some(MatMulBatches { m: *m, k: *k, n, starts })
@@ -188,11 +236,22 @@ impl Kernel {
         use Kernel::*;
         match self {
             Copy | StridedCopy(_) | Concat(_) | Gather(_) | Pad(..) => Class::Movement,
-            QConv(_) | QGemm { .. } | QMatMul { .. } | QAdd(_) | QMul(_) | QMaxPool(_)
-            | QAveragePool(_) | QGlobalAveragePool(_) | QSoftmax(_) | Lut(_) | Quantize(_)
-            | QuantizeS16(_) | Dequantize(..) | Requantize(_) => Class::Integer,
-            Conv(_) | Gemm(_) | Unary(..) | Binary(_) | Reduce(_) | MaxPool(_)
-            | AveragePool(_) | Softmax(_) => Class::Float,
+            QConv(..)
+            | QGemm { .. }
+            | QMatMul { .. }
+            | QAdd(_)
+            | QMul(_)
+            | QMaxPool(_)
+            | QAveragePool(_)
+            | QGlobalAveragePool(_)
+            | QSoftmax(_)
+            | Lut(_)
+            | Quantize(_)
+            | QuantizeS16(_)
+            | Dequantize(..)
+            | Requantize(_) => Class::Integer,
+            Conv(_) | Gemm(_) | Unary(..) | Binary(_) | Reduce(_) | MaxPool(_) | AveragePool(_)
+            | Softmax(_) => Class::Float,
             Fallback(_) => Class::Fallback,
         }
     }
@@ -206,11 +265,15 @@ impl Kernel {
             Concat(_) => "concat",
             Gather(_) => "gather",
             Pad(..) => "pad",
-            QConv(conv) => {
+            QConv(conv, _) => {
                 let spec = conv.geometry().spec();
                 if spec.groups == spec.in_c && spec.groups == spec.out_c && spec.groups > 1 {
                     "qconv-depthwise"
-                } else if spec.kernel == [1, 1] && spec.strides == [1, 1] && spec.pads == [0; 4] && spec.groups == 1 {
+                } else if spec.kernel == [1, 1]
+                    && spec.strides == [1, 1]
+                    && spec.pads == [0; 4]
+                    && spec.groups == 1
+                {
                     "qconv-pointwise"
                 } else {
                     "qconv-im2col"
@@ -258,7 +321,9 @@ impl<'a> Surroundings<'a> {
     pub(crate) fn outside(self, source: &Source) -> Option<&'a [u8]> {
         match source {
             Source::Arena(_) => None,
-            Source::Constant { index, range } => Some(&self.constants[*index].bytes()[range.clone()]),
+            Source::Constant { index, range } => {
+                Some(&self.constants[*index].bytes()[range.clone()])
+            }
             Source::Input { index, range } => Some(&self.inputs[*index].bytes()[range.clone()]),
         }
     }
@@ -332,20 +397,20 @@ impl Step {
             }
             Kernel::Gather(gather) => gather.run(par, x.get(0), as_ref(x.get(1)), y)?,
             Kernel::Pad(pad, value) => pad.run(par, x.get(0), value, y)?,
-            Kernel::QConv(conv) => {
+            Kernel::QConv(conv, result) => {
                 let residual = (self.reads.len() > 1).then(|| x.get(1));
-                conv.run(par, x.get(0), residual, out_slice(y, conv.geometry().output_len()), scratch)?;
+                conv.run(par, x.get(0), residual, result.of(y), scratch)?;
             }
-            Kernel::QGemm { gemm, m, k, n } => {
-                gemm.run(par, *m, x.get(0), *k, None, out_slice(y, m * n), *n)?;
+            Kernel::QGemm { gemm, m, k, n, result } => {
+                gemm.run(par, *m, x.get(0), *k, None, result.of(y), *n)?;
             }
-            Kernel::QMatMul { gemm, batches, trans_b } => {
+            Kernel::QMatMul { gemm, batches, trans_b, result } => {
                 let MatMulBatches { m, k, n, starts } = batches;
-                let element = y.len() / (m * n * starts.len()).max(1);
                 let ldb = if *trans_b { *k } else { *n };
-                for (out, (a, b)) in y.chunks_exact_mut((m * n * element).max(1)).zip(starts) {
+                for (out, (a, b)) in y.chunks_exact_mut((m * n * result.bytes()).max(1)).zip(starts)
+                {
                     let (a, b) = (&x.get(0)[*a..][..m * k], &x.get(1)[*b..][..k * n]);
-                    gemm.run(par, *m, (a, *k), (b, ldb), *trans_b, (out_slice(out, m * n), *n), scratch)?;
+                    gemm.run(par, *m, (a, *k), (b, ldb), *trans_b, (result.of(out), *n), scratch)?;
                 }
             }
             Kernel::QAdd(add) => add.0.run(par, &add.1, x.get(0), x.get(1), y)?,
@@ -413,9 +478,4 @@ fn as_ref<T: bytemuck::Pod>(bytes: &[u8]) -> &[T] {
 /// As [`as_ref`].
 fn as_mut<T: bytemuck::Pod>(bytes: &mut [u8]) -> &mut [T] {
     if bytes.is_empty() { &mut [] } else { bytemuck::cast_slice_mut(bytes) }
-}
-
-/// The result of an integer kernel: bytes, or s32 where there are four bytes to an element.
-fn out_slice(y: &mut [u8], elements: usize) -> OutSlice<'_> {
-    if y.len() == elements { OutSlice::Quant8(y) } else { OutSlice::I32(as_mut(y)) }
 }

@@ -18,7 +18,7 @@ pub(crate) use movement::slice_range;
 pub(crate) use shape::range as shape_range;
 pub(crate) use value::shape_value;
 
-use requant_ir::{DType, Dim, ElemType, MAX_RANK, Op, Quant, QuantParams, Tensor, TensorType};
+use requant_ir::{DType, Dim, ElemType, MAX_RANK, Op, QuantParams, Tensor, TensorType};
 use smallvec::{SmallVec, smallvec};
 use thiserror::Error;
 
@@ -424,23 +424,11 @@ pub(crate) fn show_dims(dims: &[Dim]) -> String {
     format!("[{}]", dims.join(", "))
 }
 
-/// A type for people: `u8 ×0.05 +128 [1, N, 3]`.
+/// A type for people, in the text form.
 pub(crate) fn show(ty: &TensorType) -> String {
-    let dims = ty.dims.as_ref().map_or_else(|| "[…]".into(), |d| show_dims(d));
-    format!("{}{dims}", show_elem(&ty.elem))
+    ty.to_string()
 }
 
 pub(crate) fn show_elem(elem: &ElemType) -> String {
-    match elem.quant.as_ref().map(|q: &Quant| &q.params) {
-        None => elem.dtype.to_string(),
-        Some(QuantParams::PerTensor { scale, zero_point }) => {
-            format!("{} (scale {scale}, zero point {zero_point}) ", elem.dtype)
-        }
-        Some(QuantParams::PerAxis { axis, scales, .. }) => {
-            format!("{} ({} scales along axis {axis}) ", elem.dtype, scales.len())
-        }
-        Some(QuantParams::PerBlock { axis, size, .. }) => {
-            format!("{} (a scale for every {size} along axis {axis}) ", elem.dtype)
-        }
-    }
+    elem.to_string()
 }

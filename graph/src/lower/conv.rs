@@ -3,7 +3,7 @@
 use super::requant::{accumulator, affine8, folded_bias};
 use super::weights::Weights;
 use super::{Builder, Place, Reason, Site, float, movement};
-use crate::exec::step::Kernel;
+use crate::exec::step::{Kernel, ProductResult};
 use crate::infer;
 use requant_ir::{ConvAttrs, DType, Layout, Op, Padding, QOut, Residual};
 use requant_kernels::conv::{Conv, ConvGeometry, ConvSpec, ConvWeights};
@@ -48,20 +48,31 @@ fn integer(
         reads.push(window.to_channels_last(b, r, &site.dims(3)?, DType::U8)?);
     }
     let y = b.output(site, 0);
-    let element = if out.elem.dtype == DType::I32 { DType::I32 } else { DType::U8 };
+    let result = ProductResult::new(&out.elem);
+    let element = if result == ProductResult::Accumulators { DType::I32 } else { DType::U8 };
     window.around(b, y, &site.out_dims(0)?, element, |b, y| {
-        b.step(Kernel::QConv(Box::new(conv)), reads, y, scratch);
+        b.step(Kernel::QConv(Box::new(conv), result), reads, y, scratch);
     })
 }
 
 /// Constant 8-bit weights and their scales; per-axis ones must belong to the output channels (axis 0).
 fn constant_weights<'g>(site: &Site<'g>, i: usize) -> Result<(Weights<'g>, &'g [f32]), Reason> {
     let constant = site.constant(i).ok_or_else(|| Reason::new("the weights are not a constant"))?;
-    let weights = Weights::new(constant)
-        .ok_or_else(|| Reason::new(format!("no integer kernel takes {} weights of this quantization", constant.dtype())))?;
-    let quant = constant.elem().quant.as_ref().ok_or_else(|| Reason::new("the weights are not quantized"))?;
+    let weights = Weights::new(constant).ok_or_else(|| {
+        Reason::new(format!(
+            "no integer kernel takes {} weights of this quantization",
+            constant.dtype()
+        ))
+    })?;
+    let quant = constant
+        .elem()
+        .quant
+        .as_ref()
+        .ok_or_else(|| Reason::new("the weights are not quantized"))?;
     if quant.axis().is_some_and(|a| a != 0) {
-        return Err(Reason::new("the weights are quantized along an axis that is not the output channel"));
+        return Err(Reason::new(
+            "the weights are quantized along an axis that is not the output channel",
+        ));
     }
     Ok((weights, quant.scales()))
 }
@@ -75,7 +86,8 @@ pub(super) struct Window {
 impl Window {
     pub(super) fn of_conv(attrs: &ConvAttrs, x: &[usize], w: &[usize]) -> Result<Self, Reason> {
         let kernel = w.get(2..).ok_or_else(|| Reason::new("the weights have no spatial axes"))?;
-        let window = Self::new(x, kernel, &attrs.strides, &attrs.dilations, &attrs.padding, attrs.layout)?;
+        let window =
+            Self::new(x, kernel, &attrs.strides, &attrs.dilations, &attrs.padding, attrs.layout)?;
         Ok(Window { spec: ConvSpec { out_c: w[0], groups: attrs.groups, ..window.spec }, ..window })
     }
 
@@ -90,8 +102,12 @@ impl Window {
         layout: Layout,
     ) -> Result<Self, Reason> {
         let spatial = x.len().saturating_sub(2);
-        if !(1..=2).contains(&spatial) || [kernel, strides, dilations].iter().any(|v| v.len() != spatial) {
-            return Err(Reason::new(format!("kernels have one or two spatial axes, this has {spatial}")));
+        if !(1..=2).contains(&spatial)
+            || [kernel, strides, dilations].iter().any(|v| v.len() != spatial)
+        {
+            return Err(Reason::new(format!(
+                "kernels have one or two spatial axes, this has {spatial}"
+            )));
         }
         let (size, channels) = match layout {
             Layout::ChannelsFirst => (&x[2..], x[1]),
@@ -100,8 +116,9 @@ impl Window {
         let mut pads = vec![0; 2 * spatial];
         for (i, (&size, &kernel)) in size.iter().zip(kernel).enumerate() {
             // The number of windows is the caller's business, and with it rounding up.
-            let axis = infer::window(i, spatial, size, kernel, (strides, dilations), padding, false)
-                .ok_or_else(|| Reason::new("the window does not fit the input"))?;
+            let axis =
+                infer::window(i, spatial, size, kernel, (strides, dilations), padding, false)
+                    .ok_or_else(|| Reason::new("the window does not fit the input"))?;
             (pads[i], pads[spatial + i]) = (axis.begin, axis.end);
         }
         let pair = |v: &[usize], one: usize| match *v {
@@ -173,7 +190,11 @@ impl Window {
                 let rank = dims.len();
                 let last = b.buffer(y.bytes);
                 emit(b, last);
-                let inner: Vec<usize> = [dims[0]].into_iter().chain(dims[2..].iter().copied()).chain([dims[1]]).collect();
+                let inner: Vec<usize> = [dims[0]]
+                    .into_iter()
+                    .chain(dims[2..].iter().copied())
+                    .chain([dims[1]])
+                    .collect();
                 let perm: Vec<usize> = [0, rank - 1].into_iter().chain(1..rank - 1).collect();
                 movement::transpose(b, last, &inner, &perm, element, y)?;
             }

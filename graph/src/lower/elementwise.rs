@@ -27,17 +27,28 @@ pub(super) fn lower(b: &mut Builder<'_>, site: &Site<'_>) -> Result<(), Reason> 
 }
 
 /// A step of operand 0 alone.
-fn unary(b: &mut Builder<'_>, site: &Site<'_>, kernel: Kernel, scratch: usize) -> Result<(), Reason> {
+fn unary(
+    b: &mut Builder<'_>,
+    site: &Site<'_>,
+    kernel: Kernel,
+    scratch: usize,
+) -> Result<(), Reason> {
     let x = b.read(site, 0)?;
     let y = b.output(site, 0);
     b.step(kernel, [x], y, scratch);
     Ok(())
 }
 
-fn quantize(b: &mut Builder<'_>, site: &Site<'_>, out: &ElemType, clamp: Option<IntClamp>) -> Result<(), Reason> {
+fn quantize(
+    b: &mut Builder<'_>,
+    site: &Site<'_>,
+    out: &ElemType,
+    clamp: Option<IntClamp>,
+) -> Result<(), Reason> {
     only(site, 0, DType::F32)?;
-    let (scale, zero) =
-        out.as_per_tensor().ok_or_else(|| Reason::new("activations are quantized per axis at run time"))?;
+    let (scale, zero) = out
+        .as_per_tensor()
+        .ok_or_else(|| Reason::new("activations are quantized per axis at run time"))?;
     if out.dtype == DType::I16 && clamp.is_none() {
         let q = Quantize::new_s16(b.target.cpu, scale, zero)?;
         return unary(b, site, Kernel::QuantizeS16(Box::new(q)), 0);
@@ -68,7 +79,12 @@ fn dequantize(b: &mut Builder<'_>, site: &Site<'_>) -> Result<(), Reason> {
         (Some((scale, zero)), _) => Dequantize::per_tensor(b.target.cpu, scale, zero)?,
         (None, Some(axis)) => {
             let inner = site.dims(0)?[axis + 1..].iter().product();
-            Dequantize::per_axis(b.target.cpu, quant.scales().to_vec(), quant.zero_points().to_vec(), inner)?
+            Dequantize::per_axis(
+                b.target.cpu,
+                quant.scales().to_vec(),
+                quant.zero_points().to_vec(),
+                inner,
+            )?
         }
         (None, None) => return Err(Reason::new("no kernel dequantizes blocks")),
     };
@@ -80,8 +96,10 @@ fn requantize(b: &mut Builder<'_>, site: &Site<'_>, out: &QOut) -> Result<(), Re
     if elem.dtype.is_8bit() && out.elem.dtype.is_8bit() {
         // The interpreter itself makes the table of all 256 results.
         let all: Vec<u8> = (0..=255).collect();
-        let codes = Tensor::copy_from(elem.clone(), vec![256], &all).map_err(|e| Reason::new(e.to_string()))?;
-        let table = reference::eval(site.op, &[Some(&codes)]).map_err(|e| Reason::new(e.to_string()))?;
+        let codes = Tensor::copy_from(elem.clone(), vec![256], &all)
+            .map_err(|e| Reason::new(e.to_string()))?;
+        let table =
+            reference::eval(site.op, &[Some(&codes)]).map_err(|e| Reason::new(e.to_string()))?;
         let table: [u8; 256] = table
             .first()
             .and_then(|t| t.bytes()[..].try_into().ok())
@@ -89,7 +107,10 @@ fn requantize(b: &mut Builder<'_>, site: &Site<'_>, out: &QOut) -> Result<(), Re
         return unary(b, site, Kernel::Lut(Box::new(Lut::new(b.target.cpu, table))), 0);
     }
     if elem.dtype != DType::I32 || out.rounding != Rounding::HalfEven {
-        return Err(Reason::new(format!("no kernel requantizes {} with this rounding", elem.dtype)));
+        return Err(Reason::new(format!(
+            "no kernel requantizes {} with this rounding",
+            elem.dtype
+        )));
     }
     let quant = elem.quant.as_ref().ok_or_else(|| Reason::new("the operand is not quantized"))?;
     if quant.zero_points().iter().any(|&z| z != 0) {
@@ -105,7 +126,12 @@ fn requantize(b: &mut Builder<'_>, site: &Site<'_>, out: &QOut) -> Result<(), Re
     unary(b, site, Kernel::Requantize(Box::new(r)), 0)
 }
 
-fn binary(b: &mut Builder<'_>, site: &Site<'_>, kind: BinaryKind, out: &QOut) -> Result<(), Reason> {
+fn binary(
+    b: &mut Builder<'_>,
+    site: &Site<'_>,
+    kind: BinaryKind,
+    out: &QOut,
+) -> Result<(), Reason> {
     let (a_sign, sa, za) = affine8(&site.ty(0)?.elem)?;
     let (b_sign, sb, zb) = affine8(&site.ty(1)?.elem)?;
     let (sign, sy, zy) = affine8(&out.elem)?;
@@ -122,7 +148,10 @@ fn binary(b: &mut Builder<'_>, site: &Site<'_>, kind: BinaryKind, out: &QOut) ->
         }
         BinaryKind::Mul => {
             let m = qmul_multiplier(sa, sb, sy);
-            Kernel::QMul(Box::new((QMul::new(b.target.cpu, sign, m, (za, zb, zy), limits)?, shapes)))
+            Kernel::QMul(Box::new((
+                QMul::new(b.target.cpu, sign, m, (za, zb, zy), limits)?,
+                shapes,
+            )))
         }
         _ => return Err(Reason::new("only addition and multiplication have integer kernels")),
     };
@@ -155,7 +184,11 @@ pub(super) fn half_even(out: &QOut) -> Result<(), Reason> {
 /// Fails unless operand `i` is of type `dtype`.
 pub(super) fn only(site: &Site<'_>, i: usize, dtype: DType) -> Result<(), Reason> {
     let got = site.ty(i)?.dtype();
-    if got == dtype { Ok(()) } else { Err(Reason::new(format!("no kernel computes {} on {got}", site.op.mnemonic()))) }
+    if got == dtype {
+        Ok(())
+    } else {
+        Err(Reason::new(format!("no kernel computes {} on {got}", site.op.mnemonic())))
+    }
 }
 
 fn only_result(site: &Site<'_>, dtype: DType) -> Result<(), Reason> {
@@ -164,6 +197,9 @@ fn only_result(site: &Site<'_>, dtype: DType) -> Result<(), Reason> {
 }
 
 /// Whether operand `i` holds 8-bit codes, and how they are read.
-pub(super) fn codes(site: &Site<'_>, i: usize) -> Result<Option<requant_kernels::sign::Sign>, Reason> {
+pub(super) fn codes(
+    site: &Site<'_>,
+    i: usize,
+) -> Result<Option<requant_kernels::sign::Sign>, Reason> {
     Ok(sign_of(site.ty(i)?.dtype()))
 }

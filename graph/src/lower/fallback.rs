@@ -1,9 +1,9 @@
 //! The last resort of every operator: one step of the reference interpreter.
 
 use super::{Builder, Site};
-use crate::infer;
 use crate::exec::error::CompileError;
 use crate::exec::step::{Fallback, FallbackOperand, Kernel};
+use crate::infer;
 use requant_ir::Op;
 
 pub(super) fn lower(b: &mut Builder<'_>, site: &Site<'_>) -> Result<(), CompileError> {

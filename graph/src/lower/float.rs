@@ -119,7 +119,12 @@ pub(super) fn matmul(b: &mut Builder<'_>, site: &Site<'_>) -> Result<(), Reason>
             let (m, k) = if *trans_a { (*a1, *a0) } else { (*a0, *a1) };
             let n = if *trans_b { *b0 } else { *b1 };
             reads.extend(bias(b, site, *beta, n)?);
-            GemmF32 { a_transposed: *trans_a, b_transposed: *trans_b, alpha: *alpha, ..GemmF32::new(m, n, k) }
+            GemmF32 {
+                a_transposed: *trans_a,
+                b_transposed: *trans_b,
+                alpha: *alpha,
+                ..GemmF32::new(m, n, k)
+            }
         }
         _ => product(&x, &w)?,
     };
@@ -149,14 +154,21 @@ fn product(a: &[usize], b: &[usize]) -> Result<GemmF32, Reason> {
         return Ok(GemmF32::new(a_count * m, n, k));
     }
     if a_count != 1 && a_batch != b_batch {
-        return Err(Reason::new("the leading axes of the operands are broadcast against each other"));
+        return Err(Reason::new(
+            "the leading axes of the operands are broadcast against each other",
+        ));
     }
     let a_shared = a_count == 1;
     Ok(GemmF32 { batch: b_count, a_shared, ..GemmF32::new(m, n, k) })
 }
 
 /// The third operand of a gemm as one value per column, if it is there.
-fn bias(b: &mut Builder<'_>, site: &Site<'_>, beta: f32, n: usize) -> Result<Option<Place>, Reason> {
+fn bias(
+    b: &mut Builder<'_>,
+    site: &Site<'_>,
+    beta: f32,
+    n: usize,
+) -> Result<Option<Place>, Reason> {
     if !site.has(2) {
         return Ok(None);
     }
@@ -181,7 +193,9 @@ fn following_clip(b: &Builder<'_>, site: &Site<'_>) -> (Activation, Option<crate
     let next = b.graph.sole_consumer(Outlet { node: site.id, slot: 0 });
     let Some((id, 0)) = next else { return (Activation::NONE, None) };
     match b.graph.node(id).kind {
-        NodeKind::Op(Op::Unary(UnaryKind::Relu)) => (Activation { lo: 0.0, hi: f32::INFINITY }, Some(id)),
+        NodeKind::Op(Op::Unary(UnaryKind::Relu)) => {
+            (Activation { lo: 0.0, hi: f32::INFINITY }, Some(id))
+        }
         NodeKind::Op(Op::Unary(UnaryKind::Clip { min, max })) if min <= max => {
             (Activation { lo: min, hi: max }, Some(id))
         }
@@ -208,5 +222,7 @@ fn constant<'g>(site: &Site<'g>, i: usize, what: &str) -> Result<&'g [f32], Reas
 }
 
 fn f32_bytes(elements: usize) -> Result<usize, Reason> {
-    elements.checked_mul(size_of::<f32>()).ok_or_else(|| Reason::new("the scratch memory does not fit"))
+    elements
+        .checked_mul(size_of::<f32>())
+        .ok_or_else(|| Reason::new("the scratch memory does not fit"))
 }

@@ -3,7 +3,7 @@
 use super::requant::{accumulator, affine8, folded_bias};
 use super::weights::Weights;
 use super::{Builder, Reason, Site, float};
-use crate::exec::step::{Kernel, MatMulBatches};
+use crate::exec::step::{Kernel, MatMulBatches, ProductResult};
 use requant_ir::{Op, QOut};
 use requant_kernels::gemm::{DynamicGemm, Gemm};
 
@@ -47,9 +47,17 @@ fn constant(
     }
     let m = x[..x.len() - 1].iter().product();
     let constant = site.constant(1).ok_or_else(|| Reason::new("the weights are not a constant"))?;
-    let weights = Weights::new(constant)
-        .ok_or_else(|| Reason::new(format!("no integer kernel takes {} weights of this quantization", constant.dtype())))?;
-    let quant = constant.elem().quant.as_ref().ok_or_else(|| Reason::new("the weights are not quantized"))?;
+    let weights = Weights::new(constant).ok_or_else(|| {
+        Reason::new(format!(
+            "no integer kernel takes {} weights of this quantization",
+            constant.dtype()
+        ))
+    })?;
+    let quant = constant
+        .elem()
+        .quant
+        .as_ref()
+        .ok_or_else(|| Reason::new("the weights are not quantized"))?;
     if quant.axis().is_some_and(|axis| axis != usize::from(!trans_b)) {
         return Err(Reason::new("the weights are quantized along an axis that is not the columns"));
     }
@@ -60,7 +68,12 @@ fn constant(
     b.fate().macs = (m as u64) * (n as u64) * (k as u64);
     let x = b.read(site, 0)?;
     let y = b.output(site, 0);
-    b.step(Kernel::QGemm { gemm: Box::new(gemm), m, k, n }, [x], y, 0);
+    b.step(
+        Kernel::QGemm { gemm: Box::new(gemm), m, k, n, result: ProductResult::new(&out.elem) },
+        [x],
+        y,
+        0,
+    );
     Ok(())
 }
 
@@ -93,6 +106,7 @@ fn dynamic(
     b.fate().macs = batches.macs();
     let reads = [b.read(site, 0)?, b.read(site, 1)?];
     let y = b.output(site, 0);
-    b.step(Kernel::QMatMul { gemm: Box::new(gemm), batches, trans_b }, reads, y, scratch);
+    let (gemm, result) = (Box::new(gemm), ProductResult::new(&out.elem));
+    b.step(Kernel::QMatMul { gemm, batches, trans_b, result }, reads, y, scratch);
     Ok(())
 }

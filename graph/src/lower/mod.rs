@@ -121,8 +121,7 @@ pub(crate) fn lower(graph: &Graph, target: &Target<'_>) -> Result<Program, Compi
     for node in graph.topo() {
         builder.node(node)?;
     }
-    builder.program.outputs =
-        graph.outputs().iter().map(|o| builder.values[&o.outlet]).collect();
+    builder.program.outputs = graph.outputs().iter().map(|o| builder.values[&o.outlet]).collect();
     Ok(builder.program)
 }
 
@@ -179,17 +178,29 @@ impl<'g> Builder<'g> {
     fn family(&mut self, site: &Site<'g>) -> Result<(), Reason> {
         use requant_ir::Op::*;
         match site.op {
-            Identity | Reshape { .. } | Flatten { .. } | Squeeze { .. } | Unsqueeze { .. }
-            | Reinterpret { .. } | Transpose { .. } | Concat { .. } | Split { .. } | Slice | Gather { .. }
-            | Expand | Tile | Pad { .. } => {
-                movement::lower(self, site)
-            }
+            Identity
+            | Reshape { .. }
+            | Flatten { .. }
+            | Squeeze { .. }
+            | Unsqueeze { .. }
+            | Reinterpret { .. }
+            | Transpose { .. }
+            | Concat { .. }
+            | Split { .. }
+            | Slice
+            | Gather { .. }
+            | Expand
+            | Tile
+            | Pad { .. } => movement::lower(self, site),
             Conv(_) | QConv { .. } => conv::lower(self, site),
             MatMul | Gemm { .. } | QMatMul { .. } => matmul::lower(self, site),
             Pool(_) | QPool { .. } | QMean { .. } | Reduce { .. } => pool::lower(self, site),
-            Quantize { .. } | Dequantize | Requantize(_) | QBinary { .. } | QSoftmax { .. } | Lut { .. } => {
-                elementwise::lower(self, site)
-            }
+            Quantize { .. }
+            | Dequantize
+            | Requantize(_)
+            | QBinary { .. }
+            | QSoftmax { .. }
+            | Lut { .. } => elementwise::lower(self, site),
             Unary(_) | Binary(_) | Softmax { .. } => float::lower(self, site),
             _ => Err(Reason::new(format!("no kernel computes {}", site.op.mnemonic()))),
         }
@@ -199,17 +210,18 @@ impl<'g> Builder<'g> {
     fn bytes(&self, outlet: Outlet) -> Result<usize, CompileError> {
         let fact = self.graph.fact(outlet);
         let name = || fact.name.to_string();
-        let dims = fact
-            .ty
-            .fixed_dims()
-            .ok_or_else(|| CompileError::UnknownShape { tensor: name(), ty: infer::show(&fact.ty) })?;
+        let dims = fact.ty.fixed_dims().ok_or_else(|| CompileError::UnknownShape {
+            tensor: name(),
+            ty: infer::show(&fact.ty),
+        })?;
         Tensor::byte_len(fact.ty.dtype(), &dims)
             .map_err(|source| CompileError::TooLarge { tensor: name(), source })
     }
 
     /// The value that operand `i` reads.
     pub(crate) fn read(&self, site: &Site<'_>, i: usize) -> Result<Place, Reason> {
-        let outlet = site.operand(i).ok_or_else(|| Reason::new(format!("operand {i} is absent")))?;
+        let outlet =
+            site.operand(i).ok_or_else(|| Reason::new(format!("operand {i} is absent")))?;
         Ok(self.values[&outlet])
     }
 
@@ -251,7 +263,13 @@ impl<'g> Builder<'g> {
     }
 
     /// Emits a step with one result.
-    pub(crate) fn step(&mut self, kernel: Kernel, reads: impl IntoIterator<Item = Place>, out: Place, scratch: usize) {
+    pub(crate) fn step(
+        &mut self,
+        kernel: Kernel,
+        reads: impl IntoIterator<Item = Place>,
+        out: Place,
+        scratch: usize,
+    ) {
         self.steps(kernel, reads, smallvec![out], scratch);
     }
 
@@ -267,6 +285,12 @@ impl<'g> Builder<'g> {
         // Of a node's several steps the one that computes says what the node is.
         fate.class = fate.class.max(kernel.class());
         let node = self.program.nodes.len() - 1;
-        self.program.steps.push(Draft { kernel, reads: reads.into_iter().collect(), writes, scratch, node });
+        self.program.steps.push(Draft {
+            kernel,
+            reads: reads.into_iter().collect(),
+            writes,
+            scratch,
+            node,
+        });
     }
 }

@@ -34,7 +34,8 @@ pub(super) fn lower(b: &mut Builder<'_>, site: &Site<'_>) -> Result<(), Reason> 
         Op::Slice => slice(b, site),
         Op::Gather { axis } => gather(b, site, *axis),
         Op::Expand => {
-            let copy = StridedCopy::expand(&site.dims(0)?, &site.out_dims(0)?, element_bytes(site)?)?;
+            let copy =
+                StridedCopy::expand(&site.dims(0)?, &site.out_dims(0)?, element_bytes(site)?)?;
             strided(b, site, 0, copy)
         }
         Op::Tile => {
@@ -67,7 +68,12 @@ fn moves_only_ones(dims: &[usize], perm: &[usize]) -> bool {
     long.is_sorted()
 }
 
-fn strided(b: &mut Builder<'_>, site: &Site<'_>, slot: u16, copy: StridedCopy) -> Result<(), Reason> {
+fn strided(
+    b: &mut Builder<'_>,
+    site: &Site<'_>,
+    slot: u16,
+    copy: StridedCopy,
+) -> Result<(), Reason> {
     let x = b.read(site, 0)?;
     let y = b.output(site, slot);
     b.step(Kernel::StridedCopy(Box::new(copy)), [x], y, 0);
@@ -147,10 +153,14 @@ fn slice(b: &mut Builder<'_>, site: &Site<'_>) -> Result<(), Reason> {
     let element = element_bytes(site)?;
     let copy = StridedCopy::slice(&dims, &from, &out, &by, element)?;
     let first_cut = (0..dims.len()).find(|&i| out[i] != dims[i]);
-    let whole_rows = by.iter().all(|&s| s == 1) && first_cut.is_none_or(|i| out[..i].iter().product::<usize>() == 1 && out[i + 1..] == dims[i + 1..]);
+    let whole_rows = by.iter().all(|&s| s == 1)
+        && first_cut.is_none_or(|i| {
+            out[..i].iter().product::<usize>() == 1 && out[i + 1..] == dims[i + 1..]
+        });
     if whole_rows {
         let x = b.read(site, 0)?;
-        let offset = first_cut.map_or(0, |i| from[i] * dims[i + 1..].iter().product::<usize>() * element);
+        let offset =
+            first_cut.map_or(0, |i| from[i] * dims[i + 1..].iter().product::<usize>() * element);
         let bytes = out.iter().product::<usize>() * element;
         b.view(site, 0, Place { offset: x.offset + offset, bytes, ..x });
         return Ok(());
@@ -166,11 +176,15 @@ fn gather(b: &mut Builder<'_>, site: &Site<'_>, axis: i64) -> Result<(), Reason>
     let indices = match (site.ty(1)?.dtype(), site.constant(1)) {
         (DType::I64, _) => b.read(site, 1)?,
         (DType::I32, Some(constant)) => {
-            let wide = constant.to_i64().ok_or_else(|| Reason::new("the indices are not integers"))?;
-            let tensor = Tensor::from_slice(&[wide.len()], &wide).map_err(|e| Reason::new(e.to_string()))?;
+            let wide =
+                constant.to_i64().ok_or_else(|| Reason::new("the indices are not integers"))?;
+            let tensor =
+                Tensor::from_slice(&[wide.len()], &wide).map_err(|e| Reason::new(e.to_string()))?;
             b.constant(tensor)
         }
-        (dtype, _) => return Err(Reason::new(format!("indices of type {dtype} that are not constant"))),
+        (dtype, _) => {
+            return Err(Reason::new(format!("indices of type {dtype} that are not constant")));
+        }
     };
     let outer = dims[..axis].iter().product();
     let inner = dims[axis + 1..].iter().product::<usize>() * element;
@@ -203,12 +217,18 @@ fn pad(b: &mut Builder<'_>, site: &Site<'_>) -> Result<(), Reason> {
         (true, Some(value)) if value.dtype() == ty.dtype() && value.len() == 1 => {
             SmallVec::from_slice(value.bytes())
         }
-        (true, _) => return Err(Reason::new("the padding value is not a constant of the operand's type")),
+        (true, _) => {
+            return Err(Reason::new("the padding value is not a constant of the operand's type"));
+        }
         // Real 0, which a quantized tensor stores as its zero point.
         (false, _) => match (ty.quant(), ty.elem.as_per_tensor()) {
             (None, _) => SmallVec::from_elem(0, element),
-            (Some(_), Some((_, zero))) => SmallVec::from_slice(&zero.to_le_bytes()[..element.min(4)]),
-            (Some(_), None) => return Err(Reason::new("a tensor quantized per axis is padded without a value")),
+            (Some(_), Some((_, zero))) => {
+                SmallVec::from_slice(&zero.to_le_bytes()[..element.min(4)])
+            }
+            (Some(_), None) => {
+                return Err(Reason::new("a tensor quantized per axis is padded without a value"));
+            }
         },
     };
     let pad = Pad::new(&dims, &before, &after, element)?;
@@ -241,7 +261,9 @@ fn integers(site: &Site<'_>, i: usize) -> Result<Vec<i64>, Reason> {
 fn sizes(site: &Site<'_>, i: usize) -> Result<Vec<usize>, Reason> {
     integers(site, i)?
         .into_iter()
-        .map(|v| usize::try_from(v).map_err(|_| Reason::new(format!("operand {i} has a negative value"))))
+        .map(|v| {
+            usize::try_from(v).map_err(|_| Reason::new(format!("operand {i} has a negative value")))
+        })
         .collect()
 }
 
@@ -260,7 +282,11 @@ impl Builder<'_> {
     /// Lets the buffer that `from` is the whole of be the bytes `to` of another; false if it is none.
     pub(super) fn move_buffer(&mut self, from: Place, to: Place) -> bool {
         match from.slot {
-            Slot::Buffer(i) if from.offset == 0 && from.bytes == self.program.buffers[i] && self.program.homes[i].is_none() => {
+            Slot::Buffer(i)
+                if from.offset == 0
+                    && from.bytes == self.program.buffers[i]
+                    && self.program.homes[i].is_none() =>
+            {
                 self.program.homes[i] = Some(to);
                 true
             }

@@ -8,7 +8,9 @@ use crate::exec::step::Kernel;
 use requant_ir::{DType, Layout, Op, PoolAttrs, PoolKind, QOut, ReduceKind};
 use requant_kernels::conv::ConvSpec;
 use requant_kernels::float::{Reduce, ReduceOp};
-use requant_kernels::pool::{AveragePool8, AveragePoolF32, GlobalAveragePool8, MaxPool8, MaxPoolF32, PoolShape};
+use requant_kernels::pool::{
+    AveragePool8, AveragePoolF32, GlobalAveragePool8, MaxPool8, MaxPoolF32, PoolShape,
+};
 use requant_kernels::sign::Sign;
 
 pub(super) fn lower(b: &mut Builder<'_>, site: &Site<'_>) -> Result<(), Reason> {
@@ -28,9 +30,15 @@ pub(super) fn lower(b: &mut Builder<'_>, site: &Site<'_>) -> Result<(), Reason> 
     }
 }
 
-fn windowed(b: &mut Builder<'_>, site: &Site<'_>, pool: &PoolAttrs, out: Option<&QOut>) -> Result<(), Reason> {
+fn windowed(
+    b: &mut Builder<'_>,
+    site: &Site<'_>,
+    pool: &PoolAttrs,
+    out: Option<&QOut>,
+) -> Result<(), Reason> {
     let (x, y) = (site.dims(0)?, site.out_dims(0)?);
-    let window = Window::new(&x, &pool.kernel, &pool.strides, &pool.dilations, &pool.padding, pool.layout)?;
+    let window =
+        Window::new(&x, &pool.kernel, &pool.strides, &pool.dilations, &pool.padding, pool.layout)?;
     let spatial = match pool.layout {
         Layout::ChannelsFirst => &y[2..],
         Layout::ChannelsLast => &y[1..y.len() - 1],
@@ -49,7 +57,9 @@ fn windowed(b: &mut Builder<'_>, site: &Site<'_>, pool: &PoolAttrs, out: Option<
     };
     let cpu = b.target.cpu;
     let (kernel, element) = match (pool.kind, out, codes(site, 0)?) {
-        (PoolKind::Max, None, Some(sign)) => (Kernel::QMaxPool(Box::new(MaxPool8::new(cpu, shape, sign)?)), DType::U8),
+        (PoolKind::Max, None, Some(sign)) => {
+            (Kernel::QMaxPool(Box::new(MaxPool8::new(cpu, shape, sign)?)), DType::U8)
+        }
         (PoolKind::Max, None, None) => {
             only(site, 0, DType::F32)?;
             (Kernel::MaxPool(Box::new(MaxPoolF32::new(cpu, shape)?)), DType::F32)
@@ -114,7 +124,11 @@ fn mean(b: &mut Builder<'_>, site: &Site<'_>, axes: &[usize], out: &QOut) -> Res
         return Err(Reason::new("the reduced axes are not adjacent"));
     }
     let (sign, from, to) = sides(site, out)?;
-    let shape = [dims[..first].iter().product(), dims[first..=last].iter().product(), dims[last + 1..].iter().product()];
+    let shape = [
+        dims[..first].iter().product(),
+        dims[first..=last].iter().product(),
+        dims[last + 1..].iter().product(),
+    ];
     let pool = GlobalAveragePool8::new(b.target.cpu, shape, sign, from, to)?;
     let x = b.read(site, 0)?;
     let y = b.output(site, 0);
@@ -122,7 +136,12 @@ fn mean(b: &mut Builder<'_>, site: &Site<'_>, axes: &[usize], out: &QOut) -> Res
     Ok(())
 }
 
-fn reduce(b: &mut Builder<'_>, site: &Site<'_>, kind: ReduceKind, axes: &[i64]) -> Result<(), Reason> {
+fn reduce(
+    b: &mut Builder<'_>,
+    site: &Site<'_>,
+    kind: ReduceKind,
+    axes: &[i64],
+) -> Result<(), Reason> {
     only(site, 0, DType::F32)?;
     let op = match kind {
         ReduceKind::Mean => ReduceOp::Mean,

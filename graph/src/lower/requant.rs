@@ -17,10 +17,11 @@ pub(super) fn sign_of(dtype: DType) -> Option<Sign> {
 
 /// An 8-bit per-tensor type: how its bytes are read, scale and zero point.
 pub(super) fn affine8(elem: &ElemType) -> Result<(Sign, f32, i32), Reason> {
-    let sign = sign_of(elem.dtype).ok_or_else(|| Reason::new(format!("{} is not an 8-bit type", elem.dtype)))?;
-    let (scale, zero) = elem
-        .as_per_tensor()
-        .ok_or_else(|| Reason::new("an activation is not quantized with one scale for the tensor"))?;
+    let sign = sign_of(elem.dtype)
+        .ok_or_else(|| Reason::new(format!("{} is not an 8-bit type", elem.dtype)))?;
+    let (scale, zero) = elem.as_per_tensor().ok_or_else(|| {
+        Reason::new("an activation is not quantized with one scale for the tensor")
+    })?;
     Ok((sign, scale, zero))
 }
 
@@ -55,9 +56,12 @@ pub(super) fn accumulator(
     let (inner_sign, scale, zero_point) = affine8(inner)?;
     let (sign, y_scale, y_zero) = affine8(&out.elem)?;
     let (min, max) = bounds(inner_sign, clamp);
-    let fixed = |w: &f32| FixedPoint::from_real(f64::from(x_scale) * f64::from(*w) / f64::from(scale));
+    let fixed =
+        |w: &f32| FixedPoint::from_real(f64::from(x_scale) * f64::from(*w) / f64::from(scale));
     let requantize = match out.rounding {
-        Rounding::HalfEven => Requantize::HalfEven(w_scales.iter().map(|w| x_scale * w / scale).collect()),
+        Rounding::HalfEven => {
+            Requantize::HalfEven(w_scales.iter().map(|w| x_scale * w / scale).collect())
+        }
         Rounding::TfliteDouble => {
             Requantize::TfliteDouble(w_scales.iter().map(fixed).collect::<Result<_, _>>()?)
         }

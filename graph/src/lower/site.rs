@@ -58,7 +58,9 @@ impl<'g> Site<'g> {
 
     /// The extents of operand `i`.
     pub(crate) fn dims(&self, i: usize) -> Result<Vec<usize>, Reason> {
-        self.ty(i)?.fixed_dims().ok_or_else(|| Reason::new(format!("operand {i} has no known shape")))
+        self.ty(i)?
+            .fixed_dims()
+            .ok_or_else(|| Reason::new(format!("operand {i} has no known shape")))
     }
 
     /// The value of operand `i`, if it is a constant.

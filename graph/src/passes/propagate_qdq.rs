@@ -4,7 +4,8 @@
 //! Match and rewrite:
 //! - `Q(DQ(q))` with equal parameters → `q`;
 //! - `move(DQ(q))` → `DQ(move(q))`;
-//! - `Q(move(x))` → `move(Q(x))`, where every consumer of the result is that same `Q`.
+//! - `Q(move(x))` → `move(Q(x))`, where every consumer of the result is that same `Q`;
+//! - `ArgMax(DQ(q))` → `ArgMax(q)`.
 //!
 //! `move` is `Reshape`, `Flatten`, `Squeeze`, `Unsqueeze`, `Transpose`, `Slice`, `Split`, `Gather` of
 //! its data, `Expand`, `Tile`, `Concat`, `Pad`, and, since scales are positive and both directions
@@ -20,10 +21,11 @@
 
 use super::consts::{op, operand};
 use super::qparams::{
-    clamps_nothing, dequantized, eval1, float_constant, result, sources,
+    clamps_nothing, dequantized, eval1, float_constant, per_tensor_8bit, result, sources,
 };
+use crate::infer::infer;
 use crate::pass::{Exactness, Pass, PassCx, PassError, PassInfo, sweep};
-use crate::patch::{Patch, Src};
+use crate::patch::Patch;
 use crate::{Graph, NodeId, Outlet};
 use requant_ir::{ElemType, IntClamp, Op, PadMode, Padding, PoolAttrs, PoolKind, Tensor};
 
@@ -57,6 +59,7 @@ fn rule(graph: &Graph, node: NodeId, cx: &mut PassCx<'_>) -> Option<Patch> {
             }
         }
         moving if moves(moving) => push_down(graph, node, moving),
+        argmax @ Op::ArgMax { .. } => skip_dequantize(graph, node, argmax),
         _ => return None,
     };
     match rewrite {
@@ -137,15 +140,36 @@ fn push_down(graph: &Graph, node: NodeId, op: &Op) -> Result<Option<Patch>, Stri
         _ => {}
     }
     let name = graph.node(node).name.to_string();
-    let slots = graph.node(node).outputs.len();
-    let movement = patch.op_n(&name, op.clone(), operands, slots);
-    for slot in 0..slots {
-        let slot = u16::try_from(slot).map_err(|_| "too many results")?;
-        let moved = slot_of(movement, slot);
+    let slots = results(graph, node)?;
+    if elem.as_per_tensor().is_none() {
+        // Whether the axis survives is known to type inference alone.
+        let operands = graph.operands(node).into_iter().enumerate();
+        let types: Vec<_> = operands
+            .map(|(i, outlet)| {
+                let outlet = if i < moved { dequantized(graph, outlet?)? } else { outlet? };
+                Some(crate::graph::operand(graph.fact(outlet), graph.constant(outlet)))
+            })
+            .collect();
+        infer(op, &types, slots.into()).map_err(|e| e.to_string())?;
+    }
+    let moved = patch.op_n(&name, op.clone(), operands, slots);
+    for (slot, moved) in (0..slots).zip(moved) {
         let float = patch.op(format!("{name}_dequantize"), Op::Dequantize, vec![Some(moved)]);
         patch.replace(Outlet { node, slot }, float);
     }
-    graph.check(&patch).map_err(|e| e.to_string())?;
+    Ok(Some(patch))
+}
+
+/// `ArgMax(DQ(q))` to `ArgMax(q)`: distinct stored values stand for distinct floats of the same order.
+fn skip_dequantize(graph: &Graph, node: NodeId, op: &Op) -> Result<Option<Patch>, String> {
+    let Some(stored) = operand(graph, node, 0).and_then(|x| dequantized(graph, x)) else {
+        return Ok(None);
+    };
+    per_tensor_8bit(&graph.fact(stored).ty.elem).map_err(|why| format!("the operand {why}"))?;
+    let mut patch = Patch::new(NAME, Exactness::Exact);
+    let name = graph.node(node).name.as_ref();
+    let index = patch.op(name, op.clone(), vec![Some(stored.into())]);
+    patch.replace(result(node), index);
     Ok(Some(patch))
 }
 
@@ -158,10 +182,10 @@ fn pull_up(
 ) -> Result<Option<Patch>, String> {
     let Some(op) = op(graph, node) else { return Ok(None) };
     let quantize = Op::Quantize { out: out.clone(), clamp };
-    let slots = graph.node(node).outputs.len();
+    let slots = results(graph, node)?;
     let mut quantized = Vec::new();
     for slot in 0..slots {
-        let outlet = Outlet { node, slot: u16::try_from(slot).map_err(|_| "too many results")? };
+        let outlet = Outlet { node, slot };
         if graph.is_output(outlet) {
             return Err("the float value is a model output".to_owned());
         }
@@ -169,7 +193,7 @@ fn pull_up(
             if super::consts::op(graph, consumer) != Some(&quantize) {
                 return Err("the float value is also read otherwise".to_owned());
             }
-            quantized.push((consumer, outlet.slot));
+            quantized.push((consumer, usize::from(slot)));
         }
     }
     if out.as_per_tensor().is_none() {
@@ -202,19 +226,16 @@ fn pull_up(
         let x = source.take();
         *source = Some(patch.op(format!("{name}_quantize"), quantize.clone(), vec![x]));
     }
-    let movement = patch.op_n(&name, op.clone(), operands, slots);
+    let moved = patch.op_n(&name, op.clone(), operands, slots);
     for (consumer, slot) in quantized {
-        patch.replace(result(consumer), slot_of(movement, slot));
+        patch.replace(result(consumer), moved[slot]);
     }
-    graph.check(&patch).map_err(|e| e.to_string())?;
     Ok(Some(patch))
 }
 
-fn slot_of(src: Src, slot: u16) -> Src {
-    match src {
-        Src::New(node, _) => Src::New(node, slot),
-        Src::Outlet(outlet) => Src::Outlet(Outlet { slot, ..outlet }),
-    }
+/// Number of results.
+fn results(graph: &Graph, node: NodeId) -> Result<u16, String> {
+    u16::try_from(graph.node(node).outputs.len()).map_err(|_| "too many results".to_owned())
 }
 
 /// `value` in the stored units of `elem`, if that stands for exactly `value`.

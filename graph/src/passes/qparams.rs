@@ -57,7 +57,7 @@ impl PerTensor {
 /// The parameters of an 8-bit type with one scale, or what is in the way.
 pub(super) fn per_tensor_8bit(elem: &ElemType) -> Result<PerTensor, String> {
     if !elem.dtype.is_8bit() {
-        return Err(format!("is {}, and integer kernels take 8 bits", elem.dtype));
+        return Err(format!("is {}, not 8 bits", elem.dtype));
     }
     let (scale, zero_point) =
         elem.as_per_tensor().ok_or_else(|| "has more than one scale".to_owned())?;

@@ -23,7 +23,8 @@ fn total(meminfo: &str) -> Option<u64> {
 /// to the root: a limit of any of them binds.
 fn limit_files(line: &str) -> Vec<String> {
     let mut fields = line.splitn(3, ':');
-    let (Some(id), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else {
+    let (Some(id), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next())
+    else {
         return Vec::new();
     };
     let (root, file) = if id == "0" && controllers.is_empty() {
@@ -58,9 +59,16 @@ mod tests {
     fn every_ancestor_of_a_group_may_limit() {
         assert_eq!(
             limit_files("0::/a/b"),
-            ["/sys/fs/cgroup/a/b/memory.max", "/sys/fs/cgroup/a/memory.max", "/sys/fs/cgroup//memory.max"]
+            [
+                "/sys/fs/cgroup/a/b/memory.max",
+                "/sys/fs/cgroup/a/memory.max",
+                "/sys/fs/cgroup//memory.max"
+            ]
         );
-        assert_eq!(limit_files("4:cpu,memory:/x")[0], "/sys/fs/cgroup/memory/x/memory.limit_in_bytes");
+        assert_eq!(
+            limit_files("4:cpu,memory:/x")[0],
+            "/sys/fs/cgroup/memory/x/memory.limit_in_bytes"
+        );
         assert!(limit_files("5:pids:/x").is_empty());
         assert!(limit_files("nonsense").is_empty());
     }

@@ -70,7 +70,9 @@ impl Plan {
         let buffers = program.buffers.len();
         let resolve = |p: &Place| -> Source {
             match p.slot {
-                Slot::Constant(index) => Source::Constant { index, range: p.offset..p.offset + p.bytes },
+                Slot::Constant(index) => {
+                    Source::Constant { index, range: p.offset..p.offset + p.bytes }
+                }
                 Slot::Input(index) => Source::Input { index, range: p.offset..p.offset + p.bytes },
                 Slot::Buffer(i) => {
                     let at = placement.offsets[i] + p.offset;
@@ -84,8 +86,7 @@ impl Plan {
                 _ => unreachable!("steps write blocks of the arena only"),
             }
         };
-        let outputs =
-            outputs.into_iter().zip(program.outputs.iter().map(resolve)).collect();
+        let outputs = outputs.into_iter().zip(program.outputs.iter().map(resolve)).collect();
         let mut steps = Vec::with_capacity(program.steps.len());
         for (i, draft) in program.steps.into_iter().enumerate() {
             // The scratch block of step `i` is the request behind those of the buffers.
@@ -105,7 +106,14 @@ impl Plan {
             without_reuse: lives.iter().fold(0, |sum: usize, r| sum.saturating_add(r.bytes)),
             constants: constants_read(&steps, &program.constants),
         };
-        Ok(Plan { steps, nodes: program.nodes, constants: program.constants, inputs, outputs, memory })
+        Ok(Plan {
+            steps,
+            nodes: program.nodes,
+            constants: program.constants,
+            inputs,
+            outputs,
+            memory,
+        })
     }
 
     /// The inputs, in the model's order.
@@ -167,9 +175,12 @@ fn share_in_place(program: &mut Program) {
             continue;
         }
         let (x, y) = (step.reads[0], step.writes[0]);
-        let (Slot::Buffer(from), Slot::Buffer(to)) = (root(program, x.slot), y.slot) else { continue };
+        let (Slot::Buffer(from), Slot::Buffer(to)) = (root(program, x.slot), y.slot) else {
+            continue;
+        };
         let whole = |p: &Place, buffer: usize| p.offset == 0 && p.bytes == program.buffers[buffer];
-        if last[from] == i && from != to && lives[to].first == i && whole(&x, from) && whole(&y, to) {
+        if last[from] == i && from != to && lives[to].first == i && whole(&x, from) && whole(&y, to)
+        {
             program.homes[to] = Some(Place { slot: Slot::Buffer(from), ..y });
             last[from] = last[to];
         }
@@ -193,7 +204,11 @@ fn lives(program: &Program) -> Vec<Request> {
     let mut lives: Vec<Option<Request>> = vec![None; program.buffers.len()];
     let mut touch = |place: &Place, step: usize| {
         if let Slot::Buffer(i) = place.slot {
-            let life = lives[i].get_or_insert(Request { bytes: program.buffers[i], first: step, last: step });
+            let life = lives[i].get_or_insert(Request {
+                bytes: program.buffers[i],
+                first: step,
+                last: step,
+            });
             (life.first, life.last) = (life.first.min(step), life.last.max(step));
         }
     };
@@ -204,7 +219,11 @@ fn lives(program: &Program) -> Vec<Request> {
         touch(output, steps);
     }
     let unused = Request { bytes: 0, first: 0, last: 0 };
-    let scratch = program.steps.iter().enumerate().map(|(i, s)| Request { bytes: s.scratch, first: i, last: i });
+    let scratch = program.steps.iter().enumerate().map(|(i, s)| Request {
+        bytes: s.scratch,
+        first: i,
+        last: i,
+    });
     lives.into_iter().map(|l| l.unwrap_or(unused)).chain(scratch).collect()
 }
 

@@ -149,7 +149,8 @@ mod tests {
 
     #[test]
     fn a_chain_needs_its_two_largest_neighbours() {
-        let chain = [request(640, 0, 1), request(6400, 1, 2), request(1280, 2, 3), request(64, 3, 4)];
+        let chain =
+            [request(640, 0, 1), request(6400, 1, 2), request(1280, 2, 3), request(64, 3, 4)];
         let placement = place(&chain).unwrap();
         assert_eq!(placement.bytes, 6400 + 1280);
         assert_eq!(placement.lower_bound, 6400 + 1280);

@@ -102,7 +102,7 @@ fn files() -> Vec<(&'static str, Vec<u8>, ErrorKind, &'static str)> {
         ("empty file", vec![], Malformed, "no graph"),
         (
             "garbage",
-            (0..4096u32).map(|i| (i * 167 >> 3) as u8).collect(),
+            (0..4096u32).map(|i| ((i * 167) >> 3) as u8).collect(),
             Malformed,
             "not an ONNX model",
         ),

@@ -60,8 +60,13 @@ impl<'a> Patches<'a> {
         // With all channels and no dilation the taps of a kernel row are one run of memory.
         let contiguous = dilations[1] == 1 && groups == 1;
         let mut rows = out.chunks_exact_mut(row_bytes);
-        for pixel in pixels {
-            let (n, oy, ox) = (pixel / (out_h * out_w), pixel / out_w % out_h, pixel % out_w);
+        let (mut image_and_row, mut next_ox) = (pixels.start / out_w, pixels.start % out_w);
+        for _ in pixels {
+            let (n, oy, ox) = (image_and_row / out_h, image_and_row % out_h, next_ox);
+            next_ox += 1;
+            if next_ox == out_w {
+                (image_and_row, next_ox) = (image_and_row + 1, 0);
+            }
             let left = (ox * strides[1]) as isize - pads[1] as isize;
             for ky in 0..kh {
                 let Some(out) = rows.next() else { return };

@@ -23,7 +23,7 @@ use crate::{
     epilogue::{Epilogue, FixedPoint, OutSlice, Output, Requantize, Sign, TileOut},
     error::{check_at_least, check_len, checked_product},
     gemm::{PackedB, check_residual, expand_zero_points},
-    par::{DisjointMut, Parallel, WorkerScratch, for_each_with_worker},
+    par::{DisjointMut, Parallel, WorkerScratch, for_each_with_worker, for_macs},
 };
 
 /// The shape of convolution weights: `[out_c, in_c_per_group, kernel[0], kernel[1]]`, of `groups` groups.
@@ -305,6 +305,7 @@ impl Conv {
         let blocks = pixels.div_ceil(patches.pixels());
         let y = DisjointMut::new(y);
         let per_worker = WorkerScratch::new(scratch, patches.bytes(), par.threads().max(1));
+        let par = for_macs(par, self.geometry.output_len().saturating_mul(patches.patch_bytes()));
         for_each_with_worker(par, blocks * groups.len(), &|worker, task| {
             let (group, block) = (task % groups.len(), task / groups.len());
             let rows = block * patches.pixels()..((block + 1) * patches.pixels()).min(pixels);

@@ -19,7 +19,7 @@ use crate::{
     conv::ConvGeometry,
     epilogue::{Epilogue, Output, Sign, TileOut},
     gemm::{check_k, pack::AlignedBytes},
-    par::{DisjointMut, Parallel, WorkerScratch, for_each_with_worker},
+    par::{DisjointMut, Parallel, WorkerScratch, for_each_with_worker, for_macs},
 };
 
 /// A row of output pixels, for the kernels.
@@ -179,6 +179,8 @@ impl Depthwise {
         let per_worker =
             WorkerScratch::new(scratch, self.scratch_bytes(geometry), par.threads().max(1));
         let y = DisjointMut::new(y);
+        let par =
+            for_macs(par, geometry.output_len().saturating_mul(spec.kernel[0] * spec.kernel[1]));
         for_each_with_worker(par, spec.batch * out_h, &|worker, row| {
             // SAFETY: a worker runs one task at a time.
             let table = unsafe { per_worker.get(worker) };

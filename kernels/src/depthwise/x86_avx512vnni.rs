@@ -12,8 +12,9 @@
 //! ```text
 //! [C/64] chunks × [⌈taps/4⌉] quads × [4] vectors × [16] lanes × [4] taps      zeros beyond C and the last tap
 //! ```
+//! A last chunk of at most 32 channels repeats its weights in the upper half, which computes the next pixel.
 
-use std::{arch::x86_64::*, mem::MaybeUninit};
+use std::arch::x86_64::*;
 
 use super::{Kernel, Row};
 use crate::{
@@ -22,12 +23,16 @@ use crate::{
     error::checked_product,
 };
 
-/// Channels of a chunk.
+/// Channels of a chunk, and bytes of a vector.
 const CHUNK: usize = 64;
 
-/// The channel, within its chunk, of lane `lane` of vector `vector`.
-const fn channel_of(vector: usize, lane: usize) -> usize {
-    16 * (lane / 4) + 4 * vector + lane % 4
+/// A last chunk of no more channels than this computes two pixels at a time, one per half of the vectors.
+const HALF: usize = CHUNK / 2;
+
+/// The channel, within its chunk of `channels`, of lane `lane` of vector `vector`.
+const fn channel_of(vector: usize, lane: usize, channels: usize) -> usize {
+    let channel = 16 * (lane / 4) + 4 * vector + lane % 4;
+    if channels <= HALF { channel % HALF } else { channel }
 }
 
 fn packed_bytes(channels: usize, taps: usize) -> Result<usize, KernelError> {
@@ -39,9 +44,9 @@ fn pack(packed: &mut [i8], channels: usize, taps: usize, at: &dyn Fn(usize, usiz
     for (i, vector) in
         packed.chunks_exact_mut(CHUNK).take(channels.div_ceil(CHUNK) * quads * 4).enumerate()
     {
-        let (chunk, quad, g) = (i / 4 / quads, i / 4 % quads, i % 4);
+        let (first, quad, g) = (i / 4 / quads * CHUNK, i / 4 % quads, i % 4);
         for (lane, weights) in vector.chunks_exact_mut(4).enumerate() {
-            let channel = chunk * CHUNK + channel_of(g, lane);
+            let channel = first + channel_of(g, lane, channels - first);
             for (t, weight) in weights.iter_mut().enumerate() {
                 let tap = quad * 4 + t;
                 *weight = if tap < taps && channel < channels { at(channel, tap) as i8 } else { 0 };
@@ -50,11 +55,11 @@ fn pack(packed: &mut [i8], channels: usize, taps: usize, at: &dyn Fn(usize, usiz
     }
 }
 
-/// Up to 64 per-channel values from `channel` on, as the four vectors see them.
-fn in_lanes<T: Copy + Default>(values: &[T], channel: usize) -> [[T; 16]; 4] {
+/// The per-channel values of the chunk that starts at `first`, as the four vectors see them.
+fn in_lanes<T: Copy + Default>(values: &[T], first: usize, channels: usize) -> [[T; 16]; 4] {
     std::array::from_fn(|g| {
         std::array::from_fn(|lane| {
-            values.get(channel + channel_of(g, lane)).copied().unwrap_or_default()
+            values.get(first + channel_of(g, lane, channels - first)).copied().unwrap_or_default()
         })
     })
 }
@@ -72,14 +77,23 @@ unsafe fn load4(values: &[[i32; 16]; 4]) -> [__m512i; 4] {
     }
 }
 
-/// `acc + Σ_taps x·w` of one chunk of one pixel; `mask` has the chunk's existing channels.
+// How many channels of a chunk exist, as the argument WIDTH.
+/// All of them.
+const FULL: u8 = 0;
+/// More than half of them.
+const MASKED: u8 = 1;
+/// Half of them or fewer: the vectors hold two pixels.
+const TWO_PIXELS: u8 = 2;
+
+/// `acc + Σ_taps x·w` of a chunk, of the pixel at `table`, or of that and the one at `second`; `mask` has the chunk's
+/// existing channels.
 ///
 /// # Safety
-/// The features of [`row`]; taps of the table point to pixels of which the masked bytes from `at` on are readable;
+/// The features of [`row`]; taps of the tables point to pixels of which the masked bytes from `at` on are readable;
 /// `weights` hold the chunk.
 #[inline(always)]
-unsafe fn accumulate<const FULL: bool, const SIGNED: bool>(
-    table: *const *const u8,
+unsafe fn accumulate<const WIDTH: u8, const SIGNED: bool>(
+    (table, second): (*const *const u8, *const *const u8),
     taps: &[usize],
     at: usize,
     mask: u64,
@@ -92,10 +106,16 @@ unsafe fn accumulate<const FULL: bool, const SIGNED: bool>(
             let mut x = [_mm512_setzero_si512(); 4];
             for (x, &tap) in x.iter_mut().zip(taps) {
                 let pixel = (*table.add(tap)).add(at).cast::<i8>();
-                *x = if FULL {
-                    _mm512_loadu_si512(pixel.cast())
-                } else {
-                    _mm512_maskz_loadu_epi8(mask, pixel)
+                *x = match WIDTH {
+                    FULL => _mm512_loadu_si512(pixel.cast()),
+                    TWO_PIXELS => {
+                        let next = (*second.add(tap)).add(at).cast::<i8>();
+                        _mm512_inserti64x4::<1>(
+                            _mm512_castsi256_si512(_mm256_maskz_loadu_epi8(mask as u32, pixel)),
+                            _mm256_maskz_loadu_epi8(mask as u32, next),
+                        )
+                    }
+                    _ => _mm512_maskz_loadu_epi8(mask, pixel),
                 };
                 if SIGNED {
                     *x = _mm512_xor_si512(*x, _mm512_set1_epi8(-128));
@@ -120,29 +140,36 @@ unsafe fn accumulate<const FULL: bool, const SIGNED: bool>(
     acc
 }
 
-/// All pixels of one chunk of channels.
+/// All pixels of the chunk of channels that starts at `channel`.
 #[inline(always)]
-unsafe fn chunk<const FULL: bool, const SIGNED: bool>(row: &Row<'_>, channel: usize) {
+unsafe fn chunk<const WIDTH: u8, const SIGNED: bool>(row: &Row<'_>, channel: usize) {
     let Row { table, taps, step, pixels, channels, epilogue, to, .. } = *row;
     let cols = (channels - channel).min(CHUNK);
     let mask = u64::MAX >> (CHUNK - cols);
+    let together = if WIDTH == TWO_PIXELS { 2 } else { 1 };
     // SAFETY: contract of `Kernel::row`; the mask keeps loads and stores to existing channels.
     unsafe {
         let weights = row.weights.as_ptr().add(channel * taps.len());
-        let bias = load4(&in_lanes(&epilogue.bias, channel));
+        let bias = load4(&in_lanes(&epilogue.bias, channel, channels));
+        let fused = epilogue
+            .plain_half_even()
+            .map(|(quant, multiplier)| (quant, in_lanes(multiplier, channel, channels)));
         let out = to.out.add(channel * epilogue.element_bytes());
-        if let Some((quant, multiplier)) = epilogue.plain_half_even() {
+        let tables =
+            |pixel: usize, second: usize| (table.add(pixel * step), table.add(second * step));
+        if let Some((quant, [m0, m1, m2, m3])) = &fused {
             let requantizer = Requantizer::new(quant);
-            let [m0, m1, m2, m3] = &in_lanes(multiplier, channel);
             let m = [
                 _mm512_loadu_ps(m0.as_ptr()),
                 _mm512_loadu_ps(m1.as_ptr()),
                 _mm512_loadu_ps(m2.as_ptr()),
                 _mm512_loadu_ps(m3.as_ptr()),
             ];
-            for pixel in 0..pixels {
-                let acc = accumulate::<FULL, SIGNED>(
-                    table.add(pixel * step),
+            for pixel in (0..pixels).step_by(together) {
+                // A last pixel without a neighbour is computed, and stored, twice.
+                let second = (pixel + 1).min(pixels - 1);
+                let acc = accumulate::<WIDTH, SIGNED>(
+                    tables(pixel, second),
                     taps,
                     channel,
                     mask,
@@ -150,26 +177,36 @@ unsafe fn chunk<const FULL: bool, const SIGNED: bool>(row: &Row<'_>, channel: us
                     bias,
                 );
                 let bytes = requantizer.bytes(acc, m);
-                let out = out.add(pixel * to.ldc);
-                if FULL {
-                    _mm512_storeu_si512(out.cast(), bytes);
-                } else {
-                    _mm512_mask_storeu_epi8(out.cast(), mask, bytes);
+                let first = out.add(pixel * to.ldc).cast::<i8>();
+                match WIDTH {
+                    FULL => _mm512_storeu_si512(first.cast(), bytes),
+                    TWO_PIXELS => {
+                        let mask = mask as u32;
+                        _mm256_mask_storeu_epi8(first, mask, _mm512_castsi512_si256(bytes));
+                        let second = out.add(second * to.ldc).cast::<i8>();
+                        _mm256_mask_storeu_epi8(
+                            second,
+                            mask,
+                            _mm512_extracti64x4_epi64::<1>(bytes),
+                        );
+                    }
+                    _ => _mm512_mask_storeu_epi8(first, mask, bytes),
                 }
             }
             return;
         }
-        for pixel in 0..pixels {
-            let acc = accumulate::<FULL, SIGNED>(
-                table.add(pixel * step),
+        for pixel in (0..pixels).step_by(together) {
+            let second = (pixel + 1).min(pixels - 1);
+            let acc = accumulate::<WIDTH, SIGNED>(
+                tables(pixel, second),
                 taps,
                 channel,
                 mask,
                 weights,
                 bias,
             );
-            let mut spilled = MaybeUninit::<[i32; CHUNK]>::uninit();
-            let memory = spilled.as_mut_ptr().cast::<i32>();
+            let mut spilled = [0i32; CHUNK];
+            let memory = spilled.as_mut_ptr();
             for (g, acc) in acc.into_iter().enumerate() {
                 _mm_storeu_si128(memory.add(4 * g).cast(), _mm512_extracti32x4_epi32::<0>(acc));
                 _mm_storeu_si128(
@@ -185,9 +222,13 @@ unsafe fn chunk<const FULL: bool, const SIGNED: bool>(row: &Row<'_>, channel: us
                     _mm512_extracti32x4_epi32::<3>(acc),
                 );
             }
-            let residual = to.residual.wrapping_add(pixel * to.ldr + channel);
-            let to = TileOut { out: out.add(pixel * to.ldc), residual, ..to };
-            finish(epilogue, std::slice::from_raw_parts_mut(memory, cols), channel, to);
+            for (pixel, acc) in
+                [pixel, second].into_iter().zip(spilled.chunks_exact_mut(CHUNK / together))
+            {
+                let residual = to.residual.wrapping_add(pixel * to.ldr + channel);
+                let to = TileOut { out: out.add(pixel * to.ldc), residual, ..to };
+                finish(epilogue, &mut acc[..cols], channel, to);
+            }
         }
     }
 }
@@ -204,10 +245,10 @@ unsafe fn row<const SIGNED: bool>(row: &Row<'_>) {
     for channel in (0..row.channels).step_by(CHUNK) {
         // SAFETY: same contract, the features are enabled here.
         unsafe {
-            if row.channels - channel >= CHUNK {
-                chunk::<true, SIGNED>(row, channel);
-            } else {
-                chunk::<false, SIGNED>(row, channel);
+            match row.channels - channel {
+                CHUNK.. => chunk::<FULL, SIGNED>(row, channel),
+                ..=HALF => chunk::<TWO_PIXELS, SIGNED>(row, channel),
+                _ => chunk::<MASKED, SIGNED>(row, channel),
             }
         }
     }

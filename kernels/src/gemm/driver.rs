@@ -6,16 +6,16 @@ use super::{
     kernel::{Block, KernelSet},
     pack::PanelLayout,
 };
-use crate::epilogue::{Epilogue, NR, Sign, TileOut};
+use crate::{
+    epilogue::{Epilogue, NR, Sign, TileOut},
+    par::TASK_MACS,
+};
 
 /// Rows are cut at multiples of this, which every MR but the smallest tails divides.
 const ROW_STEP: usize = 24;
 
 /// Bytes of A that a task goes over once per panel: they should stay in L2 beside a panel.
 const A_BLOCK_BYTES: usize = 256 * 1024;
-
-/// Multiply-adds below which another task costs more than it saves.
-const TASK_MACS: usize = 1 << 18;
 
 /// Packed weights and the epilogue of their columns.
 #[derive(Clone, Copy)]

@@ -246,6 +246,7 @@ macro_rules! for_each_row {
         })+
     };
 }
+#[cfg(target_arch = "x86_64")]
 pub(crate) use for_each_row;
 
 /// Computes the tile of `MR` rows that starts at `row`.

@@ -1,6 +1,7 @@
 //! Copies into a contiguous output from an input walked with any strides: transpose, slice, expand, tile.
 
 use super::tensor_bytes;
+use super::tile::transpose_tiles;
 use crate::error::{KernelError, check_len};
 use crate::par::Parallel;
 use crate::split::{self, TASK_BYTES};
@@ -8,7 +9,7 @@ use crate::split::{self, TASK_BYTES};
 /// `y[i0, i1, …] = x[offset + i0·s0 + i1·s1 + …]`, strides in elements, of either sign or 0.
 ///
 /// Dimensions that continue each other are merged. If the innermost one is contiguous in the input its rows
-/// are copied whole; if another one is, the two are transposed in 16×16 tiles; otherwise element by element.
+/// are copied whole; if another one is, the two are transposed in tiles; otherwise element by element.
 #[derive(Clone, Debug)]
 pub struct StridedCopy {
     element: usize,
@@ -262,50 +263,6 @@ fn contiguous(dims: &[usize], element: usize) -> Result<Vec<isize>, KernelError>
         strides[i - 1] = strides[i].saturating_mul(dims[i] as isize);
     }
     Ok(strides)
-}
-
-/// `y[a·y_stride + b] = x[a + b·x_stride]` for a < `a_len`, b < `b_len`.
-fn transpose_tiles<const E: usize>(
-    x: &[[u8; E]],
-    x_stride: usize,
-    y: &mut [[u8; E]],
-    y_stride: usize,
-    a_len: usize,
-    b_len: usize,
-) {
-    const TILE: usize = 16;
-    for a in (0..a_len).step_by(TILE) {
-        let an = TILE.min(a_len - a);
-        for b in (0..b_len).step_by(TILE) {
-            let bn = TILE.min(b_len - b);
-            let mut tile = [[[0; E]; TILE]; TILE];
-            for (j, row) in tile.iter_mut().enumerate().take(bn) {
-                row[..an].copy_from_slice(&x[(b + j) * x_stride + a..][..an]);
-            }
-            let tile = transpose(tile);
-            for (i, row) in tile.iter().enumerate().take(an) {
-                y[(a + i) * y_stride + b..][..bn].copy_from_slice(&row[..bn]);
-            }
-        }
-    }
-}
-
-/// A 16×16 transpose as four rounds of interleaving row `i` with row `i + 8`, which become unpack
-/// instructions.
-#[inline(always)]
-fn transpose<T: Copy>(mut rows: [[T; 16]; 16]) -> [[T; 16]; 16] {
-    for _ in 0..4 {
-        let from = rows;
-        for i in 0..8 {
-            for k in 0..8 {
-                rows[2 * i][2 * k] = from[i][k];
-                rows[2 * i][2 * k + 1] = from[i + 8][k];
-                rows[2 * i + 1][2 * k] = from[i][k + 8];
-                rows[2 * i + 1][2 * k + 1] = from[i + 8][k + 8];
-            }
-        }
-    }
-    rows
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use requant_ir::{DType, Tensor};
 /// A bias in steps of the accumulator.
 pub(super) struct Bias {
     pub(super) values: Vec<i32>,
+    /// What rounding to steps took from each channel, in real units.
+    pub(super) error: Vec<f64>,
     /// It was quantized with other scales than the accumulator's.
     pub(super) rescaled: bool,
 }
@@ -27,22 +29,42 @@ impl Bias {
             return Err("the bias is not one value for each output channel".to_owned());
         }
         let mut values = Vec::with_capacity(steps.len());
+        let mut error = Vec::with_capacity(steps.len());
         for (c, &step) in steps.iter().enumerate() {
-            let real = if reals.len() == 1 { reals[0] } else { reals[c] };
-            let value = (real * f64::from(factor) / f64::from(step)).round_ties_even();
+            let real = if reals.len() == 1 { reals[0] } else { reals[c] } * f64::from(factor);
+            let value = (real / f64::from(step)).round_ties_even();
             if value.is_nan() || value.abs() > f64::from(i32::MAX) {
                 return Err(format!(
                     "the bias of channel {c} does not fit 32 bits in steps of the accumulator"
                 ));
             }
+            error.push((real - value * f64::from(step)).abs());
             values.push(value as i32);
         }
-        let rescaled = stored.is_some_and(|stored| {
-            values.iter().enumerate().any(|(c, &v)| {
-                i64::from(v) != if stored.len() == 1 { stored[0] } else { stored[c] }
-            })
-        });
-        Ok(Bias { values, rescaled })
+        let rescaled = factor == 1.0
+            && stored.is_some_and(|stored| {
+                values.iter().enumerate().any(|(c, &v)| {
+                    i64::from(v) != if stored.len() == 1 { stored[0] } else { stored[c] }
+                })
+            });
+        Ok(Bias { values, error, rescaled })
+    }
+
+    /// Moves a bias at the edge of 32 bits inwards, so that no sum of products overflows, with the
+    /// zero point folded in or not. What that takes counts as error.
+    ///
+    /// Quantizers raise the weight scale of (nearly) constant channels until the bias just fits: their
+    /// sums are then a few thousand steps of next to nothing beside a bias of 2³¹ of them.
+    pub(super) fn leave_room(&mut self, magnitude: &[i64], largest: i64, steps: &[f32]) {
+        for (c, value) in self.values.iter_mut().enumerate() {
+            let room = magnitude.get(c).and_then(|m| m.checked_mul(2 * largest));
+            let Some(limit) = room.and_then(|r| i64::from(i32::MAX).checked_sub(r)).filter(|&l| l > 0) else {
+                continue;
+            };
+            let moved = i64::from(*value).clamp(-limit, limit);
+            self.error[c] += (i64::from(*value) - moved).unsigned_abs() as f64 * f64::from(steps[c]);
+            *value = moved as i32;
+        }
     }
 
     /// The operand.

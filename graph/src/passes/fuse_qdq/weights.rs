@@ -19,6 +19,8 @@ pub(super) struct Weights {
     quant: Quant,
     /// `Σ |w − z_w|` of each output channel.
     pub(super) magnitude: Vec<i64>,
+    /// `Σ |w − its grid point|` of each output channel, in real units; empty when they are equal.
+    pub(super) error: Vec<f64>,
 }
 
 enum Source {
@@ -63,7 +65,7 @@ impl Weights {
 
     fn stored(tensor: &Tensor, outlet: Outlet, channel: Channel) -> Result<Weights, String> {
         if !tensor.dtype().is_8bit() {
-            return Err(format!("the weights are {}, and integer kernels take 8 bits", tensor.dtype()));
+            return Err(format!("the weights are {}, not 8 bits", tensor.dtype()));
         }
         let quant = tensor.elem().quant.clone().ok_or("the weights have no scale")?;
         let axis = channel.axis(tensor.dims().len());
@@ -81,7 +83,7 @@ impl Weights {
         let magnitude = sum_by_channel(tensor.dims(), channel, &values, |c, w| {
             (w - i64::from(zero_point(&quant.params, c))).abs()
         });
-        Ok(Weights { source: Source::Stored(outlet), quant, magnitude })
+        Ok(Weights { source: Source::Stored(outlet), quant, magnitude, error: Vec::new() })
     }
 
     /// Float weights that are, channel by channel, integer multiples of `largest / n` with an `n` of at
@@ -112,8 +114,11 @@ impl Weights {
             return Err("a scale of the weights is not a normal number".to_owned());
         }
         let mut stored = Vec::with_capacity(values.len());
+        let mut error = vec![0f64; scales.len()];
         let magnitude = sum_by_channel(tensor.dims(), channel, values, |c, w| {
-            let q = (f64::from(w) / f64::from(scales[c])).round() as i8;
+            let (w, scale) = (f64::from(w), f64::from(scales[c]));
+            let q = (w / scale).round() as i8;
+            error[c] += (w - f64::from(q) * scale).abs();
             stored.push(q);
             i64::from(q).abs()
         });
@@ -125,7 +130,7 @@ impl Weights {
         let tensor =
             Tensor::copy_from(elem, tensor.dims().to_vec(), bytemuck::cast_slice(&stored))
                 .map_err(|e| e.to_string())?;
-        Ok(Weights { source: Source::New(tensor), quant, magnitude })
+        Ok(Weights { source: Source::New(tensor), quant, magnitude, error })
     }
 
     /// Output channels.

@@ -1,0 +1,125 @@
+//! `sign::flip`.
+
+use crate::support::{Random, graph, inputs, outputs, same_bits, text};
+use requant_graph::passes::sign::flip;
+use requant_graph::{Graph, Outlet};
+use requant_ir::DType;
+
+/// Quantized values that are stored as `dtype`, but for the model's own inputs and outputs and
+/// constants.
+fn stored_as(graph: &Graph, dtype: DType) -> Vec<String> {
+    let mut names = Vec::new();
+    for node in graph.topo() {
+        if graph.node(node).op().is_none() {
+            continue;
+        }
+        for (slot, fact) in graph.node(node).outputs.iter().enumerate() {
+            let outlet = Outlet { node, slot: slot as u16 };
+            if fact.ty.dtype() == dtype && fact.ty.quant().is_some() && !graph.is_output(outlet) {
+                names.push(fact.name.to_string());
+            }
+        }
+    }
+    names
+}
+
+fn flips(before: &Graph, to: DType) -> Graph {
+    let from = if to == DType::U8 { DType::I8 } else { DType::U8 };
+    let mut after = before.clone();
+    flip(&mut after, to).unwrap();
+    after.verify().unwrap();
+    assert_eq!(stored_as(&after, from), Vec::<String>::new(), "{}", text(&after));
+    for seed in 0..3 {
+        same_bits(before, &after, seed);
+    }
+    after
+}
+
+const NET: &str = "const %w: s8<axis=0, s=[0.02, 0.03], z=[0, 2]>[2, 2, 2, 2] = [3, -128, 127, 5, 1, 2, 3, 4, -1, -2, -3, 9, 8, 7, 6, 5]
+    const %b: s32[2] = [100, -50]
+    const %k: s8<s=0.2, z=4>[2, 1, 1] = [-100, 50]
+    const %v: s8<s=0.1>[2, 3] = [1, 2, 3, 4, 5, 6]
+    const %pads: s64[8] = [0, 0, 1, 0, 0, 0, 0, 0]
+    %q = quantize(%x) {out = s8<s=0.03, z=-9>, clamp = [-120, 99]}
+    %p = pad(%q, %pads)
+    %m = max_pool(%p) {kernel = [2, 2], pads = [0, 1, 0, 1]}
+    %c = qconv(%m, %w, %b) {strides = [1, 1], pads = [1, 0, 0, 1], zero_folded, out = s8<s=0.1, z=20>, clamp = [-30, 90]}
+    %d = qconv(%m, %w, _, %c) {strides = [1, 1], pads = [1, 0, 0, 1], zero_folded, out = s8<s=0.2, z=-3>, residual = s8<s=0.3, z=5>, residual_clamp = [-77, 88], conv_is_lhs}
+    %e = qadd(%d, %k) {out = s8<s=0.2, z=1>, clamp = [-99, 101]}
+    %t = lut(%e) {out = s8<s=0.1, z=0>, table = TABLE}
+    %a = qpool(%t) {kernel = [2, 2], out = s8<s=0.1, z=7>}
+    %r = qmean(%a) {axes = [2, 3], out = s8<s=0.05, z=7>}
+    %n = qmatmul(%r, %v) {zero_folded, out = s8<s=0.1, z=-1>}
+    %s = qsoftmax(%n) {axis = 1, out = s8<s=0.00390625, z=-128>}
+    %y = dequantize(%s)";
+
+fn net() -> Graph {
+    let table: String = (0..256).map(|i| format!("{:02x}", (i * 37 + 11) % 256)).collect();
+    graph(
+        "(%x: f32[1, 2, 5, 5]) -> (%y, %a)",
+        &NET.replace("TABLE", &format!("hex \"{table}\"")),
+    )
+}
+
+#[test]
+fn a_network_keeps_its_bits() {
+    let after = flips(&net(), DType::U8);
+    insta::assert_snapshot!(text(&after));
+}
+
+#[test]
+fn and_back() {
+    let mut unsigned = net();
+    flip(&mut unsigned, DType::U8).unwrap();
+    let signed = flips(&unsigned, DType::I8);
+    same_bits(&net(), &signed, 7);
+}
+
+#[test]
+fn inputs_and_outputs_keep_their_type() {
+    let before = graph(
+        "(%x: s8<s=0.1, z=3>[2, 3], %z: s8<s=0.1, z=3>[2, 3]) -> (%y, %x, %u)",
+        "%y = transpose(%x) {perm = [1, 0]}
+        %u = concat(%x, %z) {axis = 0}",
+    );
+    let after = flips(&before, DType::U8);
+    insta::assert_snapshot!(text(&after));
+}
+
+#[test]
+fn the_other_operand_of_a_product_is_an_activation_unless_constant() {
+    let before = graph(
+        "(%a: s8<s=0.1, z=3>[2, 3], %b: s8<s=0.1, z=-3>[3, 2]) -> (%y)",
+        "%m = qmatmul(%a, %b) {out = s8<s=0.2, z=9>}
+        %y = dequantize(%m)",
+    );
+    flips(&before, DType::U8);
+}
+
+#[test]
+fn unknown_operators_see_what_they_saw() {
+    // A bias that would leave 32 bits keeps its convolution signed.
+    let before = graph(
+        "(%x: s8<s=0.1, z=3>[1, 1, 2, 2]) -> (%y)",
+        "const %w: s8<s=0.1>[1, 1, 1, 1] = [-100]
+        const %b: s32[1] = [2147480000]
+        %t = transpose(%x) {perm = [0, 1, 3, 2]}
+        %c = qconv(%t, %w, %b) {strides = [1, 1], zero_folded, out = s8<s=100000, z=0>}
+        %y = transpose(%c) {perm = [0, 1, 3, 2]}",
+    );
+    let mut after = before.clone();
+    assert!(flip(&mut after, DType::U8).unwrap() > 0);
+    same_bits(&before, &after, 1);
+    insta::assert_snapshot!(text(&after));
+}
+
+#[test]
+fn nothing_to_do() {
+    let before = graph("(%x: f32[2]) -> (%y)", "%y = exp(%x)");
+    let mut after = before.clone();
+    assert_eq!(flip(&mut after, DType::U8).unwrap(), 0);
+    assert_eq!(flip(&mut after, DType::F32).unwrap(), 0);
+    assert_eq!(text(&before), text(&after));
+    let inputs = inputs(&before, &mut Random::new(1));
+    assert_eq!(outputs(&before, &inputs), outputs(&after, &inputs));
+}
