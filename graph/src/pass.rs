@@ -86,7 +86,9 @@ pub enum PassError {
         known: Vec<&'static str>,
     },
     /// The pass keeps rewriting: two rules undo each other.
-    #[error("pass `{pass}` did not come to rest within {budget} rewrites; disable it and report the model")]
+    #[error(
+        "pass `{pass}` did not come to rest within {budget} rewrites; disable it and report the model"
+    )]
     Budget {
         /// The pass that ran last.
         pass: &'static str,
@@ -215,8 +217,7 @@ impl PassCx<'_> {
         let class = patch.class;
         let replaced = patch.replaced().map(|o| graph.fact(o).name.clone()).collect();
         let applied = graph.apply(patch).map_err(|source| PassError::Patch { pass, source })?;
-        let record =
-            PatchRecord { pass, class, replaced, nodes: (applied.before, applied.after) };
+        let record = PatchRecord { pass, class, replaced, nodes: (applied.before, applied.after) };
         tracing::debug!(pass, ?class, replaced = ?record.replaced, "patch");
         self.report.patches.push(record);
         Ok(applied)
@@ -224,8 +225,7 @@ impl PassCx<'_> {
 
     /// Notes why the pass leaves the node called `node` as it is.
     pub fn refuse(&mut self, node: impl Into<String>, reason: impl Into<String>) {
-        let refusal =
-            Refusal { pass: self.info.name, node: node.into(), reason: reason.into() };
+        let refusal = Refusal { pass: self.info.name, node: node.into(), reason: reason.into() };
         if !self.report.refusals.contains(&refusal) {
             self.report.refusals.push(refusal);
         }

@@ -47,12 +47,13 @@ fn load(name: &'static str) -> Option<Case> {
     let shared = std::env::var_os("REQUANT_SHARED").map_or(root.join("../shared"), PathBuf::from);
     let data = root.join("tests/data");
     let corpus = shared.join("corpus");
-    let found = [(data.clone(), data.join("golden")), (corpus.join("models"), corpus.join("golden"))]
-        .map(|(models, golden)| {
-            (models.join(format!("{name}.onnx")), golden.join(format!("{name}.onnx.npz")))
-        })
-        .into_iter()
-        .find(|(model, golden)| model.exists() && golden.exists());
+    let found =
+        [(data.clone(), data.join("golden")), (corpus.join("models"), corpus.join("golden"))]
+            .map(|(models, golden)| {
+                (models.join(format!("{name}.onnx")), golden.join(format!("{name}.onnx.npz")))
+            })
+            .into_iter()
+            .find(|(model, golden)| model.exists() && golden.exists());
     let Some((model, golden)) = found else {
         eprintln!("{name}: not at hand, skipped");
         return None;
@@ -72,9 +73,8 @@ fn load(name: &'static str) -> Option<Case> {
                 .enumerate()
                 .map(|(i, n)| (n.clone(), get(format!("c{case}.in{i}"))))
                 .collect();
-            let outputs = (0..graph.outputs().len())
-                .map(|o| get(format!("c{case}.noopt.out{o}")))
-                .collect();
+            let outputs =
+                (0..graph.outputs().len()).map(|o| get(format!("c{case}.noopt.out{o}"))).collect();
             Some((inputs, outputs))
         })
         .collect();
@@ -98,7 +98,8 @@ fn optimized(graph: &Graph) -> (Graph, PassReport) {
 
 /// Without the passes that leave values out that the source model has.
 fn fused(graph: &Graph) -> Graph {
-    let names = [&FuseResidual as &dyn Pass, &FoldZeroPoint, &Layout].map(|p| p.info().name.to_owned());
+    let names =
+        [&FuseResidual as &dyn Pass, &FoldZeroPoint, &Layout].map(|p| p.info().name.to_owned());
     let options = PipelineOptions { disable: names.to_vec(), ..PipelineOptions::default() };
     let mut after = graph.clone();
     Pipeline::default().run(&mut after, &options).unwrap();
@@ -130,8 +131,7 @@ fn float_operators(graph: &Graph) -> Vec<String> {
 }
 
 fn run(graph: &Graph, inputs: &[(String, Tensor)], keep_all: bool) -> reference::Recording {
-    let inputs: Vec<(&str, Tensor)> =
-        inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
+    let inputs: Vec<(&str, Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
     reference::run(graph, &inputs, &RunOptions { keep_all, ..RunOptions::default() })
         .unwrap_or_else(|e| panic!("{e}"))
 }
@@ -154,9 +154,14 @@ fn output_scale(graph: &Graph, o: usize) -> f32 {
 
 /// Each operator of `after`, given the very operands it has in `before`, gives what `before` has, to
 /// within a step. Returns the share of elements that differ.
-fn every_fused_value_is_within_a_step(case: &Case, after: &Graph, inputs: &[(String, Tensor)]) -> f64 {
+fn every_fused_value_is_within_a_step(
+    case: &Case,
+    after: &Graph,
+    inputs: &[(String, Tensor)],
+) -> f64 {
     let truth = run(&case.graph, inputs, true).values;
-    let shapes: Vec<(&str, &[usize])> = inputs.iter().map(|(n, t)| (n.as_str(), t.dims())).collect();
+    let shapes: Vec<(&str, &[usize])> =
+        inputs.iter().map(|(n, t)| (n.as_str(), t.dims())).collect();
     let after = after.bind(&shapes).unwrap();
     let mut values: BTreeMap<Outlet, Tensor> = BTreeMap::new();
     let (mut compared, mut differ) = (0usize, 0usize);
@@ -265,7 +270,10 @@ fn large_models_are_integer_throughout() {
         let (after, _) = optimized(&case.graph);
         let fused = after.topo().into_iter().filter(|&n| after.node(n).op().is_some_and(residual));
         assert_eq!(fused.count() + additions, residuals, "{}", case.name);
-        assert_eq!((counts["qmatmul"], counts.get("qmean").is_some() || counts.get("qpool").is_some()), (1, true));
+        assert_eq!(
+            (counts["qmatmul"], counts.get("qmean").is_some() || counts.get("qpool").is_some()),
+            (1, true)
+        );
     }
 }
 

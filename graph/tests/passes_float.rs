@@ -140,12 +140,10 @@ fn levels_choose_by_class() {
 
 #[test]
 fn passes_can_be_disabled_and_the_pipeline_stopped() {
-    let disabled =
-        ran(&PipelineOptions { disable: vec!["fold_pad".into()], ..Default::default() });
+    let disabled = ran(&PipelineOptions { disable: vec!["fold_pad".into()], ..Default::default() });
     assert!(!disabled.contains(&"fold_pad") && disabled.contains(&"layout"));
-    let stopped = |at: &str| {
-        ran(&PipelineOptions { stop_after: Some(at.into()), ..Default::default() })
-    };
+    let stopped =
+        |at: &str| ran(&PipelineOptions { stop_after: Some(at.into()), ..Default::default() });
     let all = ran(&PipelineOptions::default());
     let place = |n: usize| {
         all.iter().enumerate().filter(|(_, p)| **p == "remove_identity").nth(n).unwrap().0
@@ -186,10 +184,8 @@ impl Pass for PingPong {
         loop {
             let relu = graph.outputs()[0].outlet;
             let operand = graph.operands(relu.node)[0].unwrap();
-            let mut patch = requant_graph::Patch::new(
-                "ping_pong",
-                requant_graph::pass::Exactness::Exact,
-            );
+            let mut patch =
+                requant_graph::Patch::new("ping_pong", requant_graph::pass::Exactness::Exact);
             let op = graph.node(relu.node).op().unwrap().clone();
             let new = patch.op("again", op, vec![Some(operand.into())]);
             patch.replace(relu, new);

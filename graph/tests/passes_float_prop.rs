@@ -5,8 +5,7 @@
 use proptest::prelude::*;
 use requant_graph::pass::{Level, Pass, PassReport, Pipeline, PipelineOptions};
 use requant_graph::passes::{
-    FoldActivation, FoldBatchNorm, FoldConstants, FoldDequantized, FoldPad, Layout,
-    RemoveIdentity,
+    FoldActivation, FoldBatchNorm, FoldConstants, FoldDequantized, FoldPad, Layout, RemoveIdentity,
 };
 use requant_graph::{Graph, reference};
 use requant_ir::{Model, Tensor};
@@ -160,7 +159,8 @@ impl Net {
                 self.push(out, &format!("slice(%{x}, %{starts}, %{ends}, %{axes})"));
             }
             15 => {
-                let axes: &[usize] = [&[2, 3][..], &[1, 2], &[1], &[3], &[0, 1, 2]][usize::from(a) % 5];
+                let axes: &[usize] =
+                    [&[2, 3][..], &[1, 2], &[1], &[3], &[0, 1, 2]][usize::from(a) % 5];
                 axes.iter().for_each(|&i| out[i] = 1);
                 let f = ["reduce_mean", "reduce_max", "reduce_sum"][usize::from(b) % 3];
                 self.push(out, &format!("{f}(%{x}) {{axes = {axes:?}, keep_dims}}"));
@@ -176,7 +176,10 @@ impl Net {
                 self.push(out, &format!("batch_norm({operands}){attrs}"));
             }
             _ => {
-                let rows = [[dims[0], dims[1] * dims[2], dims[3], 1], [1, dims[0] * dims[1], dims[3], dims[2]]];
+                let rows = [
+                    [dims[0], dims[1] * dims[2], dims[3], 1],
+                    [1, dims[0] * dims[1], dims[3], dims[2]],
+                ];
                 out = rows[usize::from(a % 2)];
                 let shape = self.ints(&out.map(|d| d as i64));
                 self.push(out, &format!("reshape(%{x}, %{shape})"));
@@ -193,12 +196,8 @@ impl Net {
 /// A model that applies `program`, and its input.
 fn net(program: &[Instruction], quantize: bool) -> (String, Tensor) {
     let dims = [1, 3, 5, 4];
-    let mut net = Net {
-        body: String::new(),
-        values: vec![("x".into(), dims)],
-        read: vec![false],
-        count: 0,
-    };
+    let mut net =
+        Net { body: String::new(), values: vec![("x".into(), dims)], read: vec![false], count: 0 };
     program.iter().for_each(|&i| net.step(i, quantize));
     let outputs: Vec<String> = net
         .values
@@ -213,8 +212,9 @@ fn net(program: &[Instruction], quantize: bool) -> (String, Tensor) {
         outputs.join(", "),
         net.body
     );
-    let numbers: Vec<f32> =
-        (0..dims.iter().product()).map(|i: usize| ((i * 41 + 3) % 67) as f32 * 0.07 - 2.2).collect();
+    let numbers: Vec<f32> = (0..dims.iter().product())
+        .map(|i: usize| ((i * 41 + 3) % 67) as f32 * 0.07 - 2.2)
+        .collect();
     (text, Tensor::from_slice(&dims, &numbers).unwrap())
 }
 

@@ -36,8 +36,10 @@ pub fn exp(x: f32) -> f32 {
     let n = shifted - ROUND;
     let i = (shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
     let r = (t - n * LN2_HI) - n * LN2_LO;
-    let p =
-        horner(r, [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1]);
+    let p = horner(
+        r,
+        [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1],
+    );
     let y = p * (r * r) + r + 1.0;
     // In two steps, since 2ⁿ itself need not be a normal number; only the second one can round.
     let half = i >> 1;

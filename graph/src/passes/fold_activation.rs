@@ -137,9 +137,8 @@ fn integer_form(
     if graph.sole_consumer(value).is_none() || graph.fact(value).ty.elem != *out {
         return Ok(None);
     }
-    let bound = |inner| {
-        Ok::<_, &'static str>(outer_bounds(stored_bounds(limits, out, inner)?, clamp))
-    };
+    let bound =
+        |inner| Ok::<_, &'static str>(outer_bounds(stored_bounds(limits, out, inner)?, clamp));
     let Some(producer) = bounded(producer, bound)? else { return Ok(None) };
     let mut patch = Patch::new(NAME, Exactness::Exact);
     let sources = |node: NodeId| -> Vec<Option<Src>> {

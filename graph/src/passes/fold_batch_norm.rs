@@ -76,9 +76,10 @@ impl Channels {
             return None;
         }
         let missing = self.rank.checked_sub(tensor.dims().len())?;
-        let fits = tensor.dims().iter().enumerate().all(|(i, &extent)| {
-            extent == 1 || (i + missing == self.axis && extent == self.count)
-        });
+        let fits =
+            tensor.dims().iter().enumerate().all(|(i, &extent)| {
+                extent == 1 || (i + missing == self.axis && extent == self.count)
+            });
         let numbers = tensor.as_slice::<f32>().filter(|v| fits && !v.is_empty())?;
         Some(numbers.iter().map(|&v| f64::from(v)).collect())
     }
@@ -201,7 +202,11 @@ fn affine(
 }
 
 /// The weights with each channel multiplied by its factor.
-fn scaled_weights(graph: &Graph, product: &Product, affine: &Affine) -> Result<Tensor, &'static str> {
+fn scaled_weights(
+    graph: &Graph,
+    product: &Product,
+    affine: &Affine,
+) -> Result<Tensor, &'static str> {
     let weights = constant_operand(graph, product.node, 1).ok_or("the weights are not constant")?;
     let values = weights.as_slice::<f32>().ok_or("the weights are not f32")?;
     let (run, count) = (product.run.max(1), product.channels.count.max(1));
@@ -271,13 +276,25 @@ fn constant_name(graph: &Graph, node: NodeId, index: usize, suffix: &str) -> Str
     }
 }
 
-fn finish(graph: &Graph, node: NodeId, product: &Product, mut patch: Patch, op: Op, operands: Vec<Option<Src>>) -> Patch {
+fn finish(
+    graph: &Graph,
+    node: NodeId,
+    product: &Product,
+    mut patch: Patch,
+    op: Op,
+    operands: Vec<Option<Src>>,
+) -> Patch {
     let new = patch.op(graph.node(product.node).name.as_ref(), op, operands);
     patch.replace(Outlet { node, slot: 0 }, new);
     patch
 }
 
-fn conv(graph: &Graph, node: NodeId, product: &Product, affine: &Affine) -> Result<Patch, &'static str> {
+fn conv(
+    graph: &Graph,
+    node: NodeId,
+    product: &Product,
+    affine: &Affine,
+) -> Result<Patch, &'static str> {
     let mut patch = Patch::new(NAME, Exactness::OneStep);
     let weights = weights(graph, product, affine, &mut patch)?;
     let bias = scaled_bias(graph, product, affine, 1.0)?;
@@ -287,7 +304,12 @@ fn conv(graph: &Graph, node: NodeId, product: &Product, affine: &Affine) -> Resu
     Ok(finish(graph, node, product, patch, op, operands))
 }
 
-fn gemm(graph: &Graph, node: NodeId, product: &Product, affine: &Affine) -> Result<Patch, &'static str> {
+fn gemm(
+    graph: &Graph,
+    node: NodeId,
+    product: &Product,
+    affine: &Affine,
+) -> Result<Patch, &'static str> {
     let Some(&Op::Gemm { alpha, beta, trans_a, trans_b }) = op(graph, product.node) else {
         return Err("not a gemm");
     };

@@ -189,9 +189,7 @@ fn is_zero(value: Option<&Tensor>, elem: &ElemType) -> Result<(), &'static str> 
 
 fn is_lowest(value: Option<&Tensor>, elem: &ElemType) -> Result<(), &'static str> {
     let lowest = match (value, elem.dtype.quant_range()) {
-        (Some(value), Some((min, _))) => {
-            value.to_i64().is_some_and(|v| v == [i64::from(min)])
-        }
+        (Some(value), Some((min, _))) => value.to_i64().is_some_and(|v| v == [i64::from(min)]),
         (Some(value), None) if elem.dtype.is_float() => {
             value.to_f32().is_some_and(|v| v == [f32::NEG_INFINITY])
         }
@@ -214,10 +212,7 @@ fn added(padding: &Padding, pads: &[(usize, usize)]) -> Result<Vec<usize>, &'sta
         return Err("pads and spatial axes do not match");
     }
     let more = pads.iter().map(|p| p.0).chain(pads.iter().map(|p| p.1));
-    own.iter()
-        .zip(more)
-        .map(|(&a, b)| a.checked_add(b).ok_or("the pads are too large"))
-        .collect()
+    own.iter().zip(more).map(|(&a, b)| a.checked_add(b).ok_or("the pads are too large")).collect()
 }
 
 fn padded_conv(conv: &ConvAttrs, pads: &[(usize, usize)]) -> Result<ConvAttrs, &'static str> {

@@ -46,11 +46,7 @@ fn rule(graph: &Graph, node: NodeId, cx: &mut PassCx<'_>) -> Option<Patch> {
     patch
 }
 
-fn propose(
-    graph: &Graph,
-    node: NodeId,
-    reasons: &mut Vec<(NodeId, String)>,
-) -> Option<Patch> {
+fn propose(graph: &Graph, node: NodeId, reasons: &mut Vec<(NodeId, String)>) -> Option<Patch> {
     let weights = operand(graph, node, 1)?;
     let Some(tensor) = graph.constant(weights) else {
         reasons.push((node, "the weights are not constant".to_owned()));
@@ -67,7 +63,9 @@ fn propose(
         };
         let signed = patch.constant(format!("{}_s8", graph.fact(weights).name), signed);
         for (consumer, index) in graph.consumers(weights) {
-            if index == 1 && matches!(op(graph, consumer), Some(Op::QConv { .. } | Op::QMatMul { .. })) {
+            if index == 1
+                && matches!(op(graph, consumer), Some(Op::QConv { .. } | Op::QMatMul { .. }))
+            {
                 // Unsigned weights become signed even where the zero point stays.
                 let folded = fold(graph, consumer).unwrap_or_else(|reason| {
                     reasons.push((consumer, reason));
@@ -126,7 +124,9 @@ struct Folded {
 /// What folding the zero point of `node` gives; `None` if it is folded already.
 fn fold(graph: &Graph, node: NodeId) -> Result<Option<Folded>, String> {
     let operator = op(graph, node);
-    if let Some(Op::QConv { zero_folded: true, .. } | Op::QMatMul { zero_folded: true, .. }) = operator {
+    if let Some(Op::QConv { zero_folded: true, .. } | Op::QMatMul { zero_folded: true, .. }) =
+        operator
+    {
         return Ok(None);
     }
     let (Some(x), Some(weights)) = (operand(graph, node, 0), operand(graph, node, 1)) else {
@@ -156,9 +156,10 @@ fn fold(graph: &Graph, node: NodeId) -> Result<Option<Folded>, String> {
     let mut new = Vec::with_capacity(sums.len());
     for (c, (&b, &sum)) in old.iter().zip(&sums).enumerate() {
         let value = b - i64::from(x.zero_point) * sum;
-        new.push(i32::try_from(value).map_err(|_| {
-            format!("the bias of channel {c} would exceed 32 bits")
-        })?);
+        new.push(
+            i32::try_from(value)
+                .map_err(|_| format!("the bias of channel {c} would exceed 32 bits"))?,
+        );
     }
     let unchanged = old.iter().zip(&new).all(|(&a, &b)| a == i64::from(b));
     if unchanged {

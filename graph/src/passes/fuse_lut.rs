@@ -146,12 +146,7 @@ fn arithmetic(kind: BinaryKind) -> bool {
 }
 
 /// The results of `node` for all stored values of `x`.
-fn table(
-    graph: &Graph,
-    node: NodeId,
-    x: Outlet,
-    out: &ElemType,
-) -> Result<Table, String> {
+fn table(graph: &Graph, node: NodeId, x: Outlet, out: &ElemType) -> Result<Table, String> {
     let elem = &graph.fact(x).ty.elem;
     per_tensor_8bit(elem).map_err(|why| format!("the operand {why}"))?;
     per_tensor_8bit(out).map_err(|why| format!("the result {why}"))?;

@@ -56,13 +56,7 @@ fn rule(graph: &Graph, node: NodeId, cx: &mut PassCx<'_>) -> Option<Patch> {
     }
 }
 
-fn fuse(
-    graph: &Graph,
-    node: NodeId,
-    producer: NodeId,
-    op: &Op,
-    out: &QOut,
-) -> Result<Op, String> {
+fn fuse(graph: &Graph, node: NodeId, producer: NodeId, op: &Op, out: &QOut) -> Result<Op, String> {
     let (own, alpha) = match op {
         Op::QConv { out, residual: None, .. } => (out, 1.0),
         Op::QMatMul { out, alpha, .. } => (out, *alpha),

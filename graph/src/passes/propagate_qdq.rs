@@ -256,9 +256,10 @@ fn orderly(pool: &PoolAttrs, elem: &ElemType) -> Result<(), String> {
     }
     // An empty window gives −∞, which 8 bits do not have.
     let inside = match &pool.padding {
-        Padding::Explicit(pads) => {
-            pads.iter().enumerate().all(|(i, &p)| pool.kernel.get(i % pool.kernel.len().max(1)).is_some_and(|&k| p < k))
-        }
+        Padding::Explicit(pads) => pads
+            .iter()
+            .enumerate()
+            .all(|(i, &p)| pool.kernel.get(i % pool.kernel.len().max(1)).is_some_and(|&k| p < k)),
         Padding::SameUpper | Padding::SameLower => true,
     };
     let dense = pool.dilations.iter().all(|&d| d == 1);

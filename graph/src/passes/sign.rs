@@ -278,7 +278,11 @@ impl Flipper {
         if let Some(old) = self.old[id.index()] {
             return old;
         }
-        let old = if self.outputs.contains(&id) { id } else { self.version(id, self.types[id.index()].clone()) };
+        let old = if self.outputs.contains(&id) {
+            id
+        } else {
+            self.version(id, self.types[id.index()].clone())
+        };
         self.old[id.index()] = Some(old);
         if let (Some(new), Some(ty)) = (self.new[id.index()], self.types[id.index()].clone()) {
             self.border(new, old, ty.elem);

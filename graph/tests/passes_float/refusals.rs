@@ -2,7 +2,9 @@
 
 use super::{graph, model, refused, run};
 use requant_graph::pass::{Pass, Pipeline, PipelineOptions};
-use requant_graph::passes::{FoldActivation, FoldBatchNorm, FoldConstants, FoldPad, Layout, RemoveIdentity};
+use requant_graph::passes::{
+    FoldActivation, FoldBatchNorm, FoldConstants, FoldPad, Layout, RemoveIdentity,
+};
 use requant_ir::Limits;
 
 /// Each body must be refused with a reason that contains the words before it.
@@ -73,28 +75,26 @@ fn fold_batch_norm() {
         )
     };
     let cases = [
-        (
-            "read elsewhere",
-            "%y, %c",
-            with("const %k: f32[] = [2.0]\n%y = mul(%c, %k)"),
-        ),
+        ("read elsewhere", "%y, %c", with("const %k: f32[] = [2.0]\n%y = mul(%c, %k)")),
         (
             "read elsewhere",
             "%y, %z",
             with("const %k: f32[] = [2.0]\n%y = mul(%c, %k)\n%z = relu(%c)"),
         ),
-        (
-            "nor one for each channel",
-            "%y",
-            with("const %k: f32[4] = fill(2.0)\n%y = mul(%c, %k)"),
-        ),
+        ("nor one for each channel", "%y", with("const %k: f32[4] = fill(2.0)\n%y = mul(%c, %k)")),
         (
             "nor one for each channel",
             "%y",
             with("const %k: f32[2, 1, 1, 1] = fill(2.0)\n%y = mul(%c, %k)"),
         ),
         ("not finite", "%y", with("const %k: f32[] = [0.0]\n%y = div(%c, %k)")),
-        ("would not be finite", "%y", with("const %k: f32[] = [3e38]\n%l = mul(%c, %k)\nconst %m: f32[] = [1e3]\n%n = mul(%l, %m)\n%y = relu(%n)")),
+        (
+            "would not be finite",
+            "%y",
+            with(
+                "const %k: f32[] = [3e38]\n%l = mul(%c, %k)\nconst %m: f32[] = [1e3]\n%n = mul(%l, %m)\n%y = relu(%n)",
+            ),
+        ),
         ("not affine", "%y", with("const %k: f32[] = [2.0]\n%y = div(%k, %c)")),
         (
             "the weights are not constant",
@@ -143,10 +143,7 @@ fn fold_pad() {
         ("not explicit", conv(sides, ")", ", pads = same_upper")),
         ("not real 0", format!("const %v: f32[] = [1.0]\n{}", conv(sides, ", %v)", ""))),
         ("not real 0", format!("const %v: f32[] = [-0.0]\n{}", conv(sides, ", %v)", ""))),
-        (
-            "not known to be finite",
-            conv(sides, ")", "").replace("fill(0.5)", "fill(inf)"),
-        ),
+        ("not known to be finite", conv(sides, ")", "").replace("fill(0.5)", "fill(inf)")),
         (
             "pads are not constant",
             conv(sides, ")", "").replace(
@@ -156,19 +153,27 @@ fn fold_pad() {
         ),
         (
             "not the lowest",
-            format!("const %pads: s64[8] = {sides}\n%p = pad(%x, %pads)\n%y = max_pool(%p) {{kernel = [2, 2]}}"),
+            format!(
+                "const %pads: s64[8] = {sides}\n%p = pad(%x, %pads)\n%y = max_pool(%p) {{kernel = [2, 2]}}"
+            ),
         ),
         (
             "ceil_mode",
-            format!("const %pads: s64[8] = {sides}\n%p = pad(%x, %pads)\n%y = average_pool(%p) {{kernel = [2, 2], ceil_mode}}"),
+            format!(
+                "const %pads: s64[8] = {sides}\n%p = pad(%x, %pads)\n%y = average_pool(%p) {{kernel = [2, 2], ceil_mode}}"
+            ),
         ),
         (
             "own padding is not counted",
-            format!("const %pads: s64[8] = {sides}\n%p = pad(%x, %pads)\n%y = average_pool(%p) {{kernel = [2, 2], pads = [1, 1, 0, 0]}}"),
+            format!(
+                "const %pads: s64[8] = {sides}\n%p = pad(%x, %pads)\n%y = average_pool(%p) {{kernel = [2, 2], pads = [1, 1, 0, 0]}}"
+            ),
         ),
         (
             "in the padding altogether",
-            format!("const %pads: s64[8] = {sides}\n%p = pad(%x, %pads)\n%y = average_pool(%p) {{kernel = [1, 2]}}"),
+            format!(
+                "const %pads: s64[8] = {sides}\n%p = pad(%x, %pads)\n%y = average_pool(%p) {{kernel = [1, 2]}}"
+            ),
         ),
     ];
     for (reason, body) in &cases {
@@ -188,11 +193,7 @@ fn fold_activation() {
         &FoldActivation,
         "f32[2, 4]",
         &[
-            (
-                "read elsewhere",
-                "%y, %r",
-                "%r = relu(%x)\n%y = quantize(%r) {out = u8<s=0.1>}",
-            ),
+            ("read elsewhere", "%y, %r", "%r = relu(%x)\n%y = quantize(%r) {out = u8<s=0.1>}"),
             ("read elsewhere", "%y, %z", "%r = relu(%x)\n%y = relu(%r)\n%z = neg(%r)"),
             (
                 "not per tensor",
@@ -219,7 +220,8 @@ fn remove_identity_keeps_what_flips_negative_zero() {
         "const %c: f32[1, 1] = fill(1.0)\n%y = mul(%x, %c)",
         "const %c: s64[1] = [-1]\n%y = slice(%x, %starts, %ends, %axes, %c)",
     ] {
-        let consts = "const %starts: s64[1] = [-1]\nconst %ends: s64[1] = [-9]\nconst %axes: s64[1] = [0]\n";
+        let consts =
+            "const %starts: s64[1] = [-1]\nconst %ends: s64[1] = [-9]\nconst %axes: s64[1] = [0]\n";
         let body = if body.contains("starts") { format!("{consts}{body}") } else { body.into() };
         assert_eq!(refused(&RemoveIdentity, &model("f32[4]", "%y", &body)), "");
     }
@@ -230,11 +232,7 @@ fn layout() {
     all_refused(
         &Layout,
         "f32[*]",
-        &[(
-            "rank is not known",
-            "%y",
-            "%y = max_pool(%x) {kernel = [2, 2]}",
-        )],
+        &[("rank is not known", "%y", "%y = max_pool(%x) {kernel = [2, 2]}")],
     );
 }
 

@@ -25,7 +25,8 @@ fn accumulated(outputs: &str, body: &str) -> requant_graph::Graph {
 
 #[test]
 fn requantization_goes_into_the_epilogue() {
-    let before = accumulated("%y", "%y = requantize(%a) {out = u8<s=0.1, z=20>, clamp = [20, 200]}");
+    let before =
+        accumulated("%y", "%y = requantize(%a) {out = u8<s=0.1, z=20>, clamp = [20, 200]}");
     let (after, _) = run(&before, &[&FuseRequantize]);
     assert_eq!(mnemonics(&after), ["qconv"]);
     insta::assert_snapshot!(text(&after));
@@ -103,7 +104,11 @@ fn zero_points_go_into_the_bias() {
     assert_eq!(report.applied("fold_zero_point"), 2);
     insta::assert_snapshot!(text(&after));
     same_bits(&before, &after, 1);
-    assert_eq!(text(&run(&after, &[&FoldZeroPoint]).0), text(&after), "a second run changes nothing");
+    assert_eq!(
+        text(&run(&after, &[&FoldZeroPoint]).0),
+        text(&after),
+        "a second run changes nothing"
+    );
 }
 
 #[test]

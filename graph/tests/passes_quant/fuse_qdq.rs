@@ -142,10 +142,13 @@ fn elementwise_means_and_softmax() {
         %s = quantize(%fs) {out = u8<s=0.00390625, z=0>}",
     );
     let (after, _) = run(&before, &[&FuseQdq]);
-    assert_eq!(mnemonics(&after), ["qadd", "qmul", "qpool", "qmean", "qsoftmax"].map(|m| match m {
-        "qadd" | "qmul" => "qbinary",
-        other => other,
-    }));
+    assert_eq!(
+        mnemonics(&after),
+        ["qadd", "qmul", "qpool", "qmean", "qsoftmax"].map(|m| match m {
+            "qadd" | "qmul" => "qbinary",
+            other => other,
+        })
+    );
     insta::assert_snapshot!(text(&after));
     for seed in 0..20 {
         assert!(most_steps(&before, &after, seed) <= 1);
@@ -333,7 +336,11 @@ fn refuses_elementwise_operators() {
     };
     refuses(&binary("sub", "u8<s=0.1>"), &FuseQdq, "there is no integer Sub");
     refuses(&binary("add", "s16<s=0.1>"), &FuseQdq, "the result is s16");
-    refuses(&binary("add", "u8<axis=0, s=[0.1, 0.2], z=[0, 0]>"), &FuseQdq, "the result has more than one scale");
+    refuses(
+        &binary("add", "u8<axis=0, s=[0.1, 0.2], z=[0, 0]>"),
+        &FuseQdq,
+        "the result has more than one scale",
+    );
     refuses(&binary("add", "u8<s=1e-9>"), &FuseQdq, "too far apart");
     refuses(&binary("mul", "u8<s=1e-37>"), &FuseQdq, "too far apart");
     let one = graph(

@@ -107,13 +107,19 @@ fn intermediate_values_may_be_read_elsewhere() {
 #[test]
 fn is_no_match() {
     for (head, body) in [
-        ("(%x: s8<s=0.05>[2, 2], %z: s8<s=0.05>[2, 2]) -> (%y)", "%e = dequantize(%z)\n%f = sub(%d, %e)"),
+        (
+            "(%x: s8<s=0.05>[2, 2], %z: s8<s=0.05>[2, 2]) -> (%y)",
+            "%e = dequantize(%z)\n%f = sub(%d, %e)",
+        ),
         ("(%x: s8<s=0.05>[2, 2], %e: f32[2, 2]) -> (%y)", "%f = sub(%d, %e)"),
         ("(%x: s8<s=0.05>[2, 2]) -> (%y)", "const %e: f32[2] = [1, 2]\n%f = sub(%d, %e)"),
         ("(%x: s8<s=0.05>[2, 2]) -> (%y)", "const %e: f32[1, 1, 1] = [1]\n%f = sub(%d, %e)"),
         ("(%x: s8<s=0.05>[2, 2]) -> (%y)", "%f = transpose(%d) {perm = [1, 0]}"),
     ] {
-        let before = graph(head, &format!("%d = dequantize(%x)\n{body}\n%y = quantize(%f) {{out = s8<s=0.1>}}"));
+        let before = graph(
+            head,
+            &format!("%d = dequantize(%x)\n{body}\n%y = quantize(%f) {{out = s8<s=0.1>}}"),
+        );
         let (after, report) = run(&before, &[&FuseLut]);
         assert_eq!(text(&before), text(&after));
         assert!(report.refusals.is_empty(), "{report:?}");

@@ -21,10 +21,7 @@ fn a_chain_of_movements_stays_in_8_bits() {
         %y = dequantize(%q3)",
     );
     let (after, _) = run(&before, &[&PropagateQdq]);
-    assert_eq!(
-        mnemonics(&after),
-        ["quantize", "max_pool", "transpose", "reshape", "dequantize"]
-    );
+    assert_eq!(mnemonics(&after), ["quantize", "max_pool", "transpose", "reshape", "dequantize"]);
     insta::assert_snapshot!(text(&after));
     same_bits(&before, &after, 1);
 }

@@ -131,7 +131,8 @@ impl Net {
                 let (out, inner, groups) = if depthwise { (c, 1, c) } else { (4, c, 1) };
                 let k = if h >= 3 && w >= 3 && self.random.coin() { 3 } else { 1 };
                 let pad = k / 2;
-                let weights = self.weights(out, inner * k * k, &format!("[{out}, {inner}, {k}, {k}]"));
+                let weights =
+                    self.weights(out, inner * k * k, &format!("[{out}, {inner}, {k}, {k}]"));
                 let bias = self.bias(out);
                 let y = self.name("y");
                 self.line(format_args!(
@@ -157,7 +158,9 @@ impl Net {
             }
             3 if h > 1 && w > 1 => {
                 let y = self.name("y");
-                self.line(format_args!("{y} = max_pool({x}) {{kernel = [2, 2], pads = [0, 1, 0, 0]}}"));
+                self.line(format_args!(
+                    "{y} = max_pool({x}) {{kernel = [2, 2], pads = [0, 1, 0, 0]}}"
+                ));
                 self.quantized(&y, [n, c, h - 1, w], Some(elem));
             }
             4 if h > 1 && w > 1 => {

@@ -55,10 +55,7 @@ const NET: &str = "const %w: s8<axis=0, s=[0.02, 0.03], z=[0, 2]>[2, 2, 2, 2] = 
 
 fn net() -> Graph {
     let table: String = (0..256).map(|i| format!("{:02x}", (i * 37 + 11) % 256)).collect();
-    graph(
-        "(%x: f32[1, 2, 5, 5]) -> (%y, %a)",
-        &NET.replace("TABLE", &format!("hex \"{table}\"")),
-    )
+    graph("(%x: f32[1, 2, 5, 5]) -> (%y, %a)", &NET.replace("TABLE", &format!("hex \"{table}\"")))
 }
 
 #[test]

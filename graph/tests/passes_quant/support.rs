@@ -30,8 +30,7 @@ pub(crate) fn text(graph: &Graph) -> String {
 /// Asserts that `pass` leaves the graph as it is and says so in these words.
 pub(crate) fn refuses(graph: &Graph, pass: &'static dyn Pass, reason: &str) {
     let (after, report) = run(graph, &[pass]);
-    let reasons: Vec<_> =
-        report.refused(pass.info().name).map(|r| r.reason.as_str()).collect();
+    let reasons: Vec<_> = report.refused(pass.info().name).map(|r| r.reason.as_str()).collect();
     assert!(reasons.iter().any(|r| r.contains(reason)), "`{reason}` is not among {reasons:?}");
     assert_eq!(text(graph), text(&after), "the graph changed");
 }

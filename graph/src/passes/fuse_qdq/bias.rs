@@ -58,11 +58,14 @@ impl Bias {
     pub(super) fn leave_room(&mut self, magnitude: &[i64], largest: i64, steps: &[f32]) {
         for (c, value) in self.values.iter_mut().enumerate() {
             let room = magnitude.get(c).and_then(|m| m.checked_mul(2 * largest));
-            let Some(limit) = room.and_then(|r| i64::from(i32::MAX).checked_sub(r)).filter(|&l| l > 0) else {
+            let Some(limit) =
+                room.and_then(|r| i64::from(i32::MAX).checked_sub(r)).filter(|&l| l > 0)
+            else {
                 continue;
             };
             let moved = i64::from(*value).clamp(-limit, limit);
-            self.error[c] += (i64::from(*value) - moved).unsigned_abs() as f64 * f64::from(steps[c]);
+            self.error[c] +=
+                (i64::from(*value) - moved).unsigned_abs() as f64 * f64::from(steps[c]);
             *value = moved as i32;
         }
     }

@@ -98,8 +98,7 @@ impl Dot {
         bias: Option<Outlet>,
         beta: f32,
     ) -> Result<Dot, String> {
-        let steps: Vec<f32> =
-            (0..weights.channels()).map(|c| x.scale * weights.scale(c)).collect();
+        let steps: Vec<f32> = (0..weights.channels()).map(|c| x.scale * weights.scale(c)).collect();
         if steps.iter().any(|s| !s.is_normal()) {
             return Err("the product of the scales is not a normal number".to_owned());
         }

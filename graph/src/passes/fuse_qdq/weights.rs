@@ -124,12 +124,10 @@ impl Weights {
         });
         let zero_points = vec![0; scales.len()];
         let axis = channel.axis(tensor.dims().len());
-        let quant =
-            Quant { narrow_range: true, ..Quant::per_axis(axis, scales, zero_points) };
+        let quant = Quant { narrow_range: true, ..Quant::per_axis(axis, scales, zero_points) };
         let elem = ElemType { dtype: DType::I8, quant: Some(quant.clone()) };
-        let tensor =
-            Tensor::copy_from(elem, tensor.dims().to_vec(), bytemuck::cast_slice(&stored))
-                .map_err(|e| e.to_string())?;
+        let tensor = Tensor::copy_from(elem, tensor.dims().to_vec(), bytemuck::cast_slice(&stored))
+            .map_err(|e| e.to_string())?;
         Ok(Weights { source: Source::New(tensor), quant, magnitude, error })
     }
 

@@ -184,9 +184,7 @@ impl Flipper<'_> {
             Op::Conv(c) => Op::Conv(conv(c)),
             Op::Pool(p) => Op::Pool(pool(p)),
             Op::BatchNorm { epsilon, .. } => Op::BatchNorm { epsilon: *epsilon, layout },
-            Op::QPool { pool: p, out } => {
-                Op::QPool { pool: pool(p), out: self.qout(out, rank)? }
-            }
+            Op::QPool { pool: p, out } => Op::QPool { pool: pool(p), out: self.qout(out, rank)? },
             Op::QConv { conv: c, out, zero_folded, residual } => Op::QConv {
                 conv: conv(c),
                 out: self.qout(out, rank)?,
@@ -236,9 +234,7 @@ impl Flipper<'_> {
             return None;
         }
         let follow = |o: &Option<Outlet>| match self.graph.constant((*o)?) {
-            Some(tensor) => {
-                Some(Use::Constant(consts::transposed(tensor, &self.flip.perm(rank))?))
-            }
+            Some(tensor) => Some(Use::Constant(consts::transposed(tensor, &self.flip.perm(rank))?)),
             None => Some(Use::Follow),
         };
         let operands = self.graph.operands(self.node);
@@ -282,8 +278,7 @@ impl Flipper<'_> {
     /// Operators that add axes of extent 1 or take axes away.
     fn rank_changing(&self, op: &Op, rank: usize) -> Option<Flipped> {
         let moved = |axes: &[i64], rank| {
-            let mut axes =
-                axes.iter().map(|&a| self.axis(a, rank)).collect::<Option<Vec<_>>>()?;
+            let mut axes = axes.iter().map(|&a| self.axis(a, rank)).collect::<Option<Vec<_>>>()?;
             axes.sort_unstable();
             Some(axes)
         };
@@ -291,7 +286,8 @@ impl Flipper<'_> {
             Op::Reduce { kind, axes, keep_dims } => {
                 let axes = self.all_if_empty(axes, rank);
                 self.sums_in_order(*kind, &axes, rank).then_some(())?;
-                let op = Op::Reduce { kind: *kind, axes: moved(&axes, rank)?, keep_dims: *keep_dims };
+                let op =
+                    Op::Reduce { kind: *kind, axes: moved(&axes, rank)?, keep_dims: *keep_dims };
                 self.without(op, &axes, rank, *keep_dims)
             }
             Op::QMean { axes, keep_dims, out } => {
@@ -356,8 +352,7 @@ impl Flipper<'_> {
     /// The axes that are left without `axes`, in the order that the flip puts them, numbered as
     /// they are numbered without a flip.
     fn left(&self, axes: &[i64], rank: usize) -> Option<Vec<usize>> {
-        let gone =
-            axes.iter().map(|&a| consts::axis(a, rank)).collect::<Option<Vec<_>>>()?;
+        let gone = axes.iter().map(|&a| consts::axis(a, rank)).collect::<Option<Vec<_>>>()?;
         let kept: Vec<usize> = (0..rank).filter(|a| !gone.contains(a)).collect();
         let place = |a: &usize| kept.iter().position(|k| k == a);
         Some(self.flip.perm(rank).iter().filter_map(place).collect())

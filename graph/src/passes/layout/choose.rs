@@ -127,12 +127,7 @@ fn oriented(graph: &Graph, order: &[NodeId], cx: &mut PassCx<'_>) -> Region {
 }
 
 /// Takes out the members that disagree with their producers on what the operand is.
-fn drop_contradictions(
-    graph: &Graph,
-    order: &[NodeId],
-    region: &mut Region,
-    cx: &mut PassCx<'_>,
-) {
+fn drop_contradictions(graph: &Graph, order: &[NodeId], region: &mut Region, cx: &mut PassCx<'_>) {
     for &node in order {
         let Some(member) = region.get(&node) else { continue };
         let disagrees = |(index, value): (usize, Option<Outlet>)| {
@@ -236,8 +231,8 @@ fn price(graph: &Graph, value: Outlet) -> u64 {
         _ if axis == 0 => 1,
         _ => NOMINAL_EXTENT,
     });
-    let bytes = extents
-        .fold(axes::element_bytes(graph.fact(value).ty.dtype()), u64::saturating_mul);
+    let bytes =
+        extents.fold(axes::element_bytes(graph.fact(value).ty.dtype()), u64::saturating_mul);
     bytes.min(1 << 40) + 1
 }
 

@@ -148,8 +148,9 @@ mod tests {
             assert!(side[SOURCE] && !side[SINK]);
             let best = (0..32)
                 .map(|bits: usize| {
-                    let side: Vec<bool> =
-                        (0..7).map(|v| v == SOURCE || (v > 1 && bits >> (v - 2) & 1 == 1)).collect();
+                    let side: Vec<bool> = (0..7)
+                        .map(|v| v == SOURCE || (v > 1 && bits >> (v - 2) & 1 == 1))
+                        .collect();
                     cost(&arcs, &side)
                 })
                 .min()

@@ -145,9 +145,7 @@ impl Rewrite<'_> {
         if self.made.contains_key(&source) {
             return None;
         }
-        let same = |node: NodeId| {
-            matches!(op(self.graph, node), Some(Op::Transpose { perm: p }) if p == perm)
-        };
+        let same = |node: NodeId| matches!(op(self.graph, node), Some(Op::Transpose { perm: p }) if p == perm);
         let consumers = self.graph.consumers(source);
         let (node, _) = consumers.into_iter().find(|&(node, _)| same(node))?;
         Some(Src::from(Outlet { node, slot: 0 }))
