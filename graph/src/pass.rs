@@ -18,7 +18,8 @@ pub use crate::patch::Exactness;
 pub struct PassInfo {
     /// Its name, as options and reports have it.
     pub name: &'static str,
-    /// The least exact of its rewrites.
+    /// How exact it is at least where no more is allowed; a pass may do less exact rewrites where
+    /// [`PassCx::allows`] says so.
     pub class: Exactness,
     /// One line for people.
     pub about: &'static str,
@@ -95,8 +96,8 @@ pub enum PassError {
         /// Rewrites that were allowed.
         budget: usize,
     },
-    /// A patch claims less exactness than its pass.
-    #[error("pass `{pass}` proposed a patch of class {class:?}, which it does not announce")]
+    /// A patch is less exact than its pass announces and the level allows.
+    #[error("pass `{pass}` proposed a patch of class {class:?}, which is not allowed")]
     Class {
         /// The pass.
         pass: &'static str,
@@ -143,6 +144,8 @@ pub struct PatchRecord {
     pub replaced: Vec<Arc<str>>,
     /// Nodes before and after.
     pub nodes: (usize, usize),
+    /// What people should know of it besides.
+    pub note: Option<String>,
 }
 
 /// Why a rewrite was not done.
@@ -204,7 +207,7 @@ impl PassCx<'_> {
     /// Applies `patch` and logs it.
     pub fn apply(&mut self, graph: &mut Graph, patch: Patch) -> Result<Applied, PassError> {
         let pass = self.info.name;
-        if patch.class > self.info.class {
+        if patch.class > self.info.class && !self.allows(patch.class) {
             return Err(PassError::Class { pass, class: patch.class });
         }
         if self.options.max_patches.is_some_and(|max| self.report.patches.len() >= max) {
@@ -214,13 +217,19 @@ impl PassCx<'_> {
         if self.rewrites > self.budget {
             return Err(PassError::Budget { pass, budget: self.budget });
         }
-        let class = patch.class;
+        let (class, note) = (patch.class, patch.note.clone());
         let replaced = patch.replaced().map(|o| graph.fact(o).name.clone()).collect();
         let applied = graph.apply(patch).map_err(|source| PassError::Patch { pass, source })?;
-        let record = PatchRecord { pass, class, replaced, nodes: (applied.before, applied.after) };
+        let record =
+            PatchRecord { pass, class, replaced, nodes: (applied.before, applied.after), note };
         tracing::debug!(pass, ?class, replaced = ?record.replaced, "patch");
         self.report.patches.push(record);
         Ok(applied)
+    }
+
+    /// True when rewrites of this class are wanted.
+    pub fn allows(&self, class: Exactness) -> bool {
+        self.options.level.allows(class)
     }
 
     /// Notes why the pass leaves the node called `node` as it is.
@@ -363,7 +372,8 @@ fn interface(graph: &Graph) -> Vec<(Arc<str>, ElemType)> {
 }
 
 /// Offers every node to `rule`, in topological order, and applies what it proposes, again and again
-/// until it proposes nothing.
+/// until it proposes nothing. What it refused in earlier rounds is forgotten: another rewrite may have
+/// made it possible.
 pub(crate) fn sweep(
     graph: &mut Graph,
     cx: &mut PassCx<'_>,
@@ -371,6 +381,7 @@ pub(crate) fn sweep(
 ) -> Result<(), PassError> {
     loop {
         let mut changed = false;
+        cx.report.refusals.retain(|r| r.pass != cx.info.name);
         for node in graph.topo() {
             // A patch may have removed the node, or put a new one in its place; then that is
             // looked at.

@@ -40,6 +40,8 @@ pub struct Patch {
     pub pass: &'static str,
     /// How exact it is.
     pub class: Exactness,
+    /// What people should know of it besides, for the report.
+    pub note: Option<String>,
     pub(crate) nodes: Vec<NewNode>,
     pub(crate) replacements: Vec<(Outlet, Src)>,
 }
@@ -67,7 +69,7 @@ pub struct Applied {
 impl Patch {
     /// An empty patch.
     pub fn new(pass: &'static str, class: Exactness) -> Self {
-        Patch { pass, class, nodes: Vec::new(), replacements: Vec::new() }
+        Patch { pass, class, note: None, nodes: Vec::new(), replacements: Vec::new() }
     }
 
     /// Adds a constant. A name that is taken gets a number.

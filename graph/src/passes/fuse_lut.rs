@@ -2,7 +2,7 @@
 //!
 //! Match:
 //! - `Q(f(DQ(x)))`, where `f` is made of elementwise functions of one value: unary functions,
-//!   arithmetic with constant scalars, and both of several paths from `x` (`x·sigmoid(x)`), or nothing
+//!   arithmetic with constant scalars or between several paths from `x` (`x·sigmoid(x)`), or of nothing
 //!   at all (a change of parameters);
 //! - `Requantize(x)` from 8 to 8 bits;
 //! - `Lut(Lut(x))`, the inner one read nowhere else.

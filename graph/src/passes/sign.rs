@@ -142,7 +142,9 @@ impl Flipper {
         let constant = self.data(id).is_some();
         match (op, index) {
             (Op::QConv { .. }, 1) => Role::Stored,
-            (Op::QMatMul { .. }, 1) | (Op::Dequantize, _) if constant => Role::Stored,
+            (Op::QMatMul { .. }, 1) if constant => Role::Stored,
+            // Either version dequantizes to the same; none is made for that alone.
+            (Op::Dequantize, _) if self.new[id.index()].is_none() => Role::Stored,
             _ => Role::Activation,
         }
     }
@@ -164,7 +166,9 @@ impl Flipper {
                     return None;
                 }
             }
-            Op::Dequantize | Op::Pool(PoolAttrs { kind: PoolKind::Max, .. }) => {}
+            Op::Dequantize
+            | Op::ArgMax { .. }
+            | Op::Pool(PoolAttrs { kind: PoolKind::Max, .. }) => {}
             Op::Quantize { out, clamp } => {
                 *clamp = self.clamp(*clamp, out);
                 *out = self.elem(out);

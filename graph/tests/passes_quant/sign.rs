@@ -3,7 +3,7 @@
 use crate::support::{Random, graph, inputs, outputs, same_bits, text};
 use requant_graph::passes::sign::flip;
 use requant_graph::{Graph, Outlet};
-use requant_ir::DType;
+use requant_ir::{DType, Tensor};
 
 /// Quantized values that are stored as `dtype`, but for the model's own inputs and outputs and
 /// constants.
@@ -95,19 +95,41 @@ fn the_other_operand_of_a_product_is_an_activation_unless_constant() {
 
 #[test]
 fn unknown_operators_see_what_they_saw() {
-    // A bias that would leave 32 bits keeps its convolution signed.
     let before = graph(
-        "(%x: s8<s=0.1, z=3>[1, 1, 2, 2]) -> (%y)",
+        "(%x: s8<s=0.1, z=3>[2, 3]) -> (%y, %i)",
+        "%t = transpose(%x) {perm = [1, 0]}
+        %r = reinterpret(%t) {out = s8<s=0.2, z=-100>}
+        %y = dequantize(%r)
+        %i = argmax(%r) {axis = 0}",
+    );
+    let mut after = before.clone();
+    assert!(flip(&mut after, DType::U8).unwrap() > 0);
+    after.verify().unwrap();
+    for seed in 0..3 {
+        same_bits(&before, &after, seed);
+    }
+    insta::assert_snapshot!(text(&after));
+}
+
+#[test]
+fn a_bias_that_would_leave_32_bits_keeps_its_input_signed() {
+    let before = graph(
+        "(%x: s8<s=0.1, z=3>[1, 1, 1, 1]) -> (%y)",
         "const %w: s8<s=0.1>[1, 1, 1, 1] = [-100]
         const %b: s32[1] = [2147480000]
         %t = transpose(%x) {perm = [0, 1, 3, 2]}
-        %c = qconv(%t, %w, %b) {strides = [1, 1], zero_folded, out = s8<s=100000, z=0>}
+        %c = qconv(%t, %w, %b) {strides = [1, 1], zero_folded, out = s8<s=1000000, z=0>}
         %y = transpose(%c) {perm = [0, 1, 3, 2]}",
     );
     let mut after = before.clone();
     assert!(flip(&mut after, DType::U8).unwrap() > 0);
-    same_bits(&before, &after, 1);
     insta::assert_snapshot!(text(&after));
+    let elem = before.fact(before.inputs()[0].into()).ty.elem.clone();
+    for stored in [0u8, 5, 127] {
+        let x = Tensor::copy_from(elem.clone(), vec![1; 4], &[stored]).unwrap();
+        let inputs = [("x".to_owned(), x)];
+        assert_eq!(outputs(&before, &inputs), outputs(&after, &inputs));
+    }
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! Convolutions and matrix products of dequantized operands, as integer ones with an s32 result.
 
 use super::super::consts::{dims, op, operand};
-use super::super::qparams::{PerTensor, activation, result};
+use super::super::qparams::{PerTensor, activation, dequantized, result};
 use super::bias::Bias;
 use super::weights::{Channel, Weights};
-use super::{Fused, NAME, Proposal};
+use super::{Fused, NAME};
 use crate::patch::{Exactness, Patch, Src};
 use crate::{Graph, NodeId, Outlet};
 use requant_ir::{BinaryKind, ConvAttrs, DType, Dim, ElemType, Layout, Op, QOut, Quant, Rounding};
@@ -60,7 +60,9 @@ pub(super) fn matmul(graph: &Graph, node: NodeId) -> Fused {
         let depth = dims(graph, a).and_then(|d| d.last()?.fixed());
         let elem = product_of_activations(params, b_params, depth)?;
         let operands = vec![Some(a.into()), Some(b.into())];
-        return Ok(Some(with_dequantize(graph, node, result(node), qmatmul(elem), operands)));
+        let patch = Patch::new(NAME, Exactness::OneStep);
+        let op = qmatmul(elem);
+        return Ok(Some(dequantized_product(graph, node, result(node), op, operands, patch)));
     };
     let matrix = dims(graph, b).map_or(0, <[Dim]>::len);
     if matrix < 2 {
@@ -99,9 +101,7 @@ impl Dot {
         beta: f32,
     ) -> Result<Dot, String> {
         let steps: Vec<f32> = (0..weights.channels()).map(|c| x.scale * weights.scale(c)).collect();
-        if steps.iter().any(|s| !s.is_normal()) {
-            return Err("the product of the scales is not a normal number".to_owned());
-        }
+        steps.iter().try_for_each(|&step| positive(step))?;
         let mut bias = bias.map(|b| Bias::new(graph, b, &steps, beta)).transpose()?;
         if let Some(bias) = &mut bias {
             bias.leave_room(&weights.magnitude, x.largest(), &steps);
@@ -129,15 +129,18 @@ impl Dot {
     /// result.
     fn precise(&self, graph: &Graph, x: PerTensor) -> Result<(), String> {
         let most_x = x.largest() as f64 * f64::from(x.scale);
-        let lost = (0..self.steps.len()).map(|c| {
-            self.weights.error.get(c).map_or(0.0, |e| e * most_x)
+        // What rounding a step that is no normal number may make of the largest accumulator.
+        let underflow = |step: f32| if step.is_normal() { 0.0 } else { (31.0f64 - 149.0).exp2() };
+        let lost = self.steps.iter().enumerate().map(|(c, &step)| {
+            underflow(step)
+                + self.weights.error.get(c).map_or(0.0, |e| e * most_x)
                 + self.bias.as_ref().map_or(0.0, |b| b.error[c])
         });
         let lost = lost.fold(0.0, f64::max);
         for (consumer, _) in graph.consumers(self.replaced) {
             let Some(Op::Quantize { out, .. }) = op(graph, consumer) else { continue };
             if out.as_per_tensor().is_some_and(|(scale, _)| lost > 0.5 * f64::from(scale)) {
-                return Err("the bias is finer than steps of the accumulator".to_owned());
+                return Err("weights or bias are finer than steps of the accumulator".to_owned());
             }
         }
         Ok(())
@@ -152,21 +155,19 @@ impl Dot {
         ElemType { dtype: DType::I32, quant: Some(quant) }
     }
 
-    fn propose(self, graph: &Graph, node: NodeId, op: Op, x: Outlet) -> Result<Proposal, String> {
+    fn propose(self, graph: &Graph, node: NodeId, op: Op, x: Outlet) -> Result<Patch, String> {
         let name = &graph.node(node).name;
         let mut patch = Patch::new(NAME, Exactness::OneStep);
         let bias = match &self.bias {
             Some(bias) => Some(patch.constant(format!("{name}_bias"), bias.tensor()?)),
             None => None,
         };
-        let note = self.bias.as_ref().is_some_and(|b| b.rescaled).then(|| {
-            "the bias was quantized anew: its scale is not the product of the others".to_owned()
+        patch.note = self.bias.is_some_and(|b| b.rescaled).then(|| {
+            format!("the bias of `{name}` was quantized anew: its scale is not the product of the others")
         });
         let weights = self.weights.operand(&mut patch, format!("{name}_weights"));
-        let acc = patch.op(name.as_ref(), op, vec![Some(x.into()), Some(weights), bias]);
-        let float = patch.op(format!("{name}_dequantize"), Op::Dequantize, vec![Some(acc)]);
-        patch.replace(self.replaced, float);
-        Ok(Proposal { patch, note })
+        let operands = vec![Some(x.into()), Some(weights), bias];
+        Ok(dequantized_product(graph, node, self.replaced, op, operands, patch))
     }
 }
 
@@ -184,10 +185,17 @@ fn product_of_activations(
         return Err("the accumulator may exceed 32 bits".to_owned());
     }
     let step = a.scale * b.scale;
-    if !step.is_normal() {
-        return Err("the product of the scales is not a normal number".to_owned());
-    }
+    positive(step)?;
     Ok(ElemType::per_tensor(DType::I32, step, 0))
+}
+
+/// Channels that training has switched off have weights, and so steps, down to the smallest numbers.
+fn positive(step: f32) -> Result<(), String> {
+    if step > 0.0 && step.is_finite() {
+        Ok(())
+    } else {
+        Err(format!("the product of the scales is {step}"))
+    }
 }
 
 /// The constant vector that the only consumer of a matrix product adds to it, and the sum.
@@ -197,29 +205,31 @@ fn added_vector(graph: &Graph, node: NodeId, rank: usize) -> Option<(Outlet, Out
         return None;
     }
     let vector = operand(graph, sum, 1 - index.min(1))?;
-    let stored = super::super::qparams::dequantized(graph, vector).unwrap_or(vector);
-    let dims = graph.constant(stored)?.dims();
-    let row = dims.len() <= rank && dims.iter().rev().skip(1).all(|&d| d == 1);
-    let columns = super::super::consts::dims(graph, result(node))?.last()?.fixed()?;
-    let wide = dims.last().is_none_or(|&n| n == 1 || n == columns);
-    (row && wide && !dims.is_empty() || dims.is_empty()).then_some((vector, result(sum)))
+    let stored = dequantized(graph, vector).unwrap_or(vector);
+    let extents = graph.constant(stored)?.dims();
+    // Other shapes would make the sum larger than the product.
+    let row = extents.len() <= rank && extents.iter().rev().skip(1).all(|&d| d == 1);
+    let columns = dims(graph, result(node))?.last()?.fixed()?;
+    let wide = extents.last().is_none_or(|&n| n == 1 || n == columns);
+    (row && wide).then_some((vector, result(sum)))
 }
 
 fn raw(elem: ElemType) -> QOut {
     QOut { elem, clamp: None, rounding: Rounding::HalfEven }
 }
 
-fn with_dequantize(
+/// The accumulator of `op`, dequantized, for `replaced`.
+fn dequantized_product(
     graph: &Graph,
     node: NodeId,
     replaced: Outlet,
     op: Op,
     operands: Vec<Option<Src>>,
-) -> Proposal {
+    mut patch: Patch,
+) -> Patch {
     let name = &graph.node(node).name;
-    let mut patch = Patch::new(NAME, Exactness::OneStep);
     let acc = patch.op(name.as_ref(), op, operands);
     let float = patch.op(format!("{name}_dequantize"), Op::Dequantize, vec![Some(acc)]);
     patch.replace(replaced, float);
-    Proposal { patch, note: None }
+    patch
 }

@@ -3,7 +3,7 @@
 
 use super::super::consts::{dims, op, operand};
 use super::super::qparams::{activation, dequantized, per_tensor_8bit, result};
-use super::{Fused, NAME, Proposal};
+use super::{Fused, NAME};
 use crate::patch::{Exactness, Patch, Src};
 use crate::{Graph, NodeId, Outlet};
 use requant_ir::{
@@ -56,7 +56,7 @@ pub(super) fn quantize(
     let operands = operands.into_iter().map(|o| Some(Src::from(o))).collect();
     let new = patch.op(graph.node(x.node).name.as_ref(), new, operands);
     patch.replace(result(node), new);
-    Ok(Some(Proposal { patch, note: None }))
+    Ok(Some(patch))
 }
 
 /// The accumulator behind the `Dequantize` that makes `x`.
@@ -68,8 +68,9 @@ fn accumulator(graph: &Graph, x: Outlet, out: &QOut) -> Result<Option<Outlet>, S
     }
     let y = result_scale(out)?;
     let scales = elem.quant.as_ref().map_or(&[][..], |q| q.scales());
-    if scales.is_empty() || scales.iter().any(|s| !(s / y).is_normal()) {
-        return Err("the ratio of the scales is not a normal number".to_owned());
+    // A ratio that vanishes is right: so do the values in steps of the result.
+    if scales.is_empty() || scales.iter().any(|s| !(s / y).is_finite()) {
+        return Err("the ratio of the scales is not finite".to_owned());
     }
     Ok(Some(acc))
 }

@@ -22,9 +22,9 @@
 //!
 //! Refuses: operands that are not 8 bits with one scale, weights that are float, not constant, in
 //! blocks or scaled along another axis, a bias that is not a constant vector, does not fit s32 or is
-//! finer than the accumulator, `trans_a`, alpha or beta out of range, sums that may overflow s32 (with
+//! much finer than the accumulator, `trans_a`, alpha or beta out of range, sums that may overflow s32 (with
 //! the very weights, where they are constant), results of other than 8 bits with one scale, scales
-//! whose products or ratios leave f32's normal range, softmax over several axes at once.
+//! whose products or ratios leave the range of f32, softmax over several axes at once.
 
 mod bias;
 mod dot;
@@ -57,13 +57,7 @@ impl Pass for FuseQdq {
     }
 }
 
-/// A rewrite, and what the report should say about it.
-struct Proposal {
-    patch: Patch,
-    note: Option<String>,
-}
-
-type Fused = Result<Option<Proposal>, String>;
+type Fused = Result<Option<Patch>, String>;
 
 fn rule(graph: &Graph, node: NodeId, cx: &mut PassCx<'_>) -> Option<Patch> {
     let fused = match op(graph, node)? {
@@ -78,13 +72,7 @@ fn rule(graph: &Graph, node: NodeId, cx: &mut PassCx<'_>) -> Option<Patch> {
     };
     let name = graph.node(node).name.as_ref();
     match fused {
-        Ok(proposal) => {
-            let proposal = proposal?;
-            if let Some(note) = proposal.note {
-                cx.refuse(name, note);
-            }
-            Some(proposal.patch)
-        }
+        Ok(patch) => patch,
         Err(reason) => {
             cx.refuse(name, reason);
             None
