@@ -105,12 +105,12 @@ impl Layer {
             groups: self.groups(),
         };
         let len = shape.out_c * shape.in_c_per_group * self.kernel * self.kernel;
-        let weights: Vec<i8> = (0..len).map(|i| (i * 37 >> 2) as i8).collect();
+        let weights: Vec<i8> = (0..len).map(|i| ((i * 37) >> 2) as i8).collect();
         let packed = PackedConv::pack(cpu, &weights, shape, None, Sign::U8).unwrap();
         let conv =
             Conv::new(geometry, Arc::new(packed), &vec![0; self.out_c], 0, &output(self.out_c))
                 .unwrap();
-        let x: Vec<u8> = (0..geometry.input_len()).map(|i| (i * 91 >> 3) as u8).collect();
+        let x: Vec<u8> = (0..geometry.input_len()).map(|i| ((i * 91) >> 3) as u8).collect();
         let mut y = vec![0; geometry.output_len()];
         let mut scratch = vec![0; conv.scratch_bytes(1)];
         move || conv.run(&Serial, &x, None, OutSlice::Quant8(&mut y), &mut scratch).unwrap()

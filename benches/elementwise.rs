@@ -40,7 +40,7 @@ fn kernel(name: &'static str, bytes: usize, run: impl FnMut() + 'static) -> Kern
 }
 
 fn kernels(cpu: Cpu, n: usize) -> Vec<Kernel> {
-    let codes = || (0..n).map(|i| (i * 37 >> 3) as u8).collect::<Vec<u8>>();
+    let codes = || (0..n).map(|i| ((i * 37) >> 3) as u8).collect::<Vec<u8>>();
     let values = |n: usize| (0..n).map(|i| i as f32 * 1e-5 - 0.7).collect::<Vec<f32>>();
     let out = move || vec![0u8; n];
     let mut list = Vec::new();

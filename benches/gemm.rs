@@ -48,8 +48,8 @@ const SHAPES: [(usize, usize, usize); 20] = [
 ];
 
 fn gemm(cpu: Cpu, (m, n, k): (usize, usize, usize)) -> impl FnMut() {
-    let b: Vec<i8> = (0..k * n).map(|i| (i * 37 >> 2) as i8).collect();
-    let a: Vec<u8> = (0..m * k).map(|i| (i * 91 >> 3) as u8).collect();
+    let b: Vec<i8> = (0..k * n).map(|i| ((i * 37) >> 2) as i8).collect();
+    let a: Vec<u8> = (0..m * k).map(|i| ((i * 91) >> 3) as u8).collect();
     let packed = PackedB::pack(cpu, &b, k, n, false, None, Sign::U8).unwrap();
     let gemm = Gemm::new(Arc::new(packed), &vec![0; n], &output(n)).unwrap();
     let mut c = vec![0; m * n];

@@ -365,6 +365,10 @@ impl Graph {
     /// Gives the new value `new` the `name` of `old`, which gets another one if it is still there.
     /// False where the old value has to keep its name.
     fn take_over_name(&mut self, old: Outlet, new: Outlet, name: Arc<str>) -> bool {
+        if self.get(new.node).is_none() {
+            // Nothing reads the new value, so it is gone already.
+            return true;
+        }
         match self.get(old.node).map(|n| &n.kind) {
             Some(NodeKind::Input) => return false,
             Some(_) => {

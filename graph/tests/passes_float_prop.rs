@@ -261,7 +261,8 @@ proptest! {
     #[test]
     fn layout_keeps_every_bit(program in program()) {
         let (text, x) = net(&program, true);
-        check(vec![&Layout], &PipelineOptions::default(), &text, &x, 0.0)?;
+        let options = PipelineOptions { level: Level::O1, ..Default::default() };
+        check(vec![&Layout], &options, &text, &x, 0.0)?;
     }
 
     #[test]

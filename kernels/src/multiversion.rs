@@ -5,7 +5,9 @@
 //! `#[target_feature]`, so the same source becomes SSE2, AVX2, AVX-512 or NEON code.
 //! Rust never contracts or reorders float operations, therefore every instance gives the same bits.
 
-use crate::cpu::{Cpu, Isa};
+use crate::cpu::Cpu;
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::Isa;
 
 /// The instances [`multiversion!`] makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

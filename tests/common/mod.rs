@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 /// What the outputs may differ from ONNX Runtime's by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub(crate) enum Form {
     /// Float: 1e-4 relative.
     Float,
     /// Integer operators in the file: bit for bit, where only exact passes run.
@@ -26,7 +26,7 @@ pub enum Form {
 
 /// A model of the corpus.
 #[derive(Clone, Copy, Debug)]
-pub struct Case {
+pub(crate) struct Case {
     pub family: &'static str,
     pub name: &'static str,
     pub form: Form,
@@ -36,7 +36,7 @@ const fn case(family: &'static str, name: &'static str, form: Form) -> Case {
     Case { family, name, form }
 }
 
-pub const CNN: [Case; 7] = [
+pub(crate) const CNN: [Case; 7] = [
     case("cnn", "cnn_f32", Form::Float),
     case("cnn", "cnn_qdq_u8s8_pc", Form::Qdq),
     case("cnn", "cnn_qdq_s8s8_pc", Form::Qdq),
@@ -46,7 +46,7 @@ pub const CNN: [Case; 7] = [
     case("cnn", "cnn_qat_qdq", Form::Qdq),
 ];
 
-pub const EFFNET_LITE0: [Case; 5] = [
+pub(crate) const EFFNET_LITE0: [Case; 5] = [
     case("effnet_lite0", "effnet_lite0_f32", Form::Float),
     case("effnet_lite0", "effnet_lite0_qdq_u8s8_pc", Form::Qdq),
     case("effnet_lite0", "effnet_lite0_qdq_s8s8_pc", Form::Qdq),
@@ -54,20 +54,20 @@ pub const EFFNET_LITE0: [Case; 5] = [
     case("effnet_lite0", "effnet_lite0_ts17_qdq_u8u8_pt", Form::Qdq),
 ];
 
-pub const MOBILENET_V2: [Case; 2] = [
+pub(crate) const MOBILENET_V2: [Case; 2] = [
     case("mobilenet_v2_random", "mobilenet_v2_random_f32", Form::Float),
     case("mobilenet_v2_random", "mobilenet_v2_random_qdq_s8s8_pc", Form::Qdq),
 ];
 
 /// Inputs of one run, in the model's order, and the outputs expected.
-pub struct Golden {
+pub(crate) struct Golden {
     pub inputs: Vec<Tensor>,
     pub outputs: Vec<Tensor>,
 }
 
 impl Case {
     /// The model and its golden runs; `None`, said aloud, where the file is not at hand.
-    pub fn load(&self) -> Option<(Model, Vec<Golden>)> {
+    pub(crate) fn load(&self) -> Option<(Model, Vec<Golden>)> {
         let file = format!("{}/{}.onnx", self.family, self.name);
         let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
         let (model, golden) = (data.join(&file), data.join("golden").join(format!("{file}.npz")));
@@ -120,7 +120,7 @@ fn read_golden(path: &Path) -> Vec<Golden> {
 }
 
 /// An error with its causes.
-pub fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(e) = source {
@@ -131,7 +131,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// The index of the first largest element of each row along the last axis.
-pub fn top1(tensor: &Tensor) -> Vec<usize> {
+pub(crate) fn top1(tensor: &Tensor) -> Vec<usize> {
     let values = tensor.to_f32().unwrap();
     let row = tensor.dims().last().copied().unwrap_or(1).max(1);
     values
@@ -141,7 +141,7 @@ pub fn top1(tensor: &Tensor) -> Vec<usize> {
 }
 
 /// The largest absolute difference, and the largest absolute value of `b`.
-pub fn difference(a: &Tensor, b: &Tensor) -> (f32, f32) {
+pub(crate) fn difference(a: &Tensor, b: &Tensor) -> (f32, f32) {
     assert_eq!(a.dims(), b.dims());
     let (a, b) = (a.to_f32().unwrap(), b.to_f32().unwrap());
     let most = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);

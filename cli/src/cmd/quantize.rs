@@ -1,6 +1,6 @@
 //! `requant quantize`
 
-use crate::data::inputs::{self, InputArgs, Sample};
+use crate::data::inputs::{self, InputArgs};
 use crate::engine::{self, Loaded};
 use crate::{error, output};
 use anyhow::Result;
@@ -88,7 +88,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if let Ok(style) = ProgressStyle::with_template("calibrating {bar:32} {pos}/{len} {eta}") {
         bar.set_style(style);
     }
-    let fed = bar.wrap_iter(samples.iter()).map(|s| -> Result<Sample> { s });
+    let fed = bar.wrap_iter(samples.iter());
     let (model, report) = quantize::<anyhow::Error>(&loaded.model, fed, &options)?;
     bar.finish_and_clear();
     engine::save(&model, &args.output, args.force)?;

@@ -15,9 +15,6 @@ use std::path::{Path, PathBuf};
 /// Inputs by name, in graph order.
 pub(crate) type Feed = Vec<(String, Tensor)>;
 
-/// The same, as the quantizer calls it.
-pub(crate) type Sample = Feed;
-
 /// Where inputs come from.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct InputArgs {

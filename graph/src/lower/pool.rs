@@ -82,8 +82,11 @@ fn windowed(
     window.around(b, to, &y, element, |b, to| b.step(kernel, [from], to, 0))
 }
 
+/// Storage of operand and result, then scale and zero point of each.
+type Sides = (Sign, (f32, i32), (f32, i32));
+
 /// Scale and zero point of an average's operand and result, which share one storage type.
-fn sides(site: &Site<'_>, out: &QOut) -> Result<(Sign, (f32, i32), (f32, i32)), Reason> {
+fn sides(site: &Site<'_>, out: &QOut) -> Result<Sides, Reason> {
     half_even(out)?;
     if out.clamp.is_some() {
         return Err(Reason::new("no pool kernel clamps its result"));

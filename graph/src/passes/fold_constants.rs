@@ -1,13 +1,14 @@
 //! Computes what does not depend on the inputs, through the reference interpreter.
 //!
 //! Match: an operator whose operands are all constant, or whose results' values follow from shapes
-//! alone. Rewrite: constants. Class: exact; the interpreter is what the operators mean.
+//! alone; a reshape to a computed shape that its own result type says. Rewrite: constants.
+//! Class: exact; the interpreter is what the operators mean.
 //! Refuses: results that are larger than the operands and 4 MiB, or than what may be derived in
 //! all; operators that would compute for long; custom operators; and `dequantize(constant)` while
 //! an operator after it may yet become an integer one: a float copy of the weights would keep it
 //! from that. [`FoldDequantized`] folds those when fusion is done.
 
-use super::consts::op;
+use super::consts::{dims, op, operand, reshape_target, shape_tensor};
 use crate::pass::{Exactness, Pass, PassCx, PassError, PassInfo, sweep};
 use crate::patch::Patch;
 use crate::reference::{self, EvalLimits};
@@ -37,7 +38,7 @@ impl Pass for FoldConstants {
             if is_dequantize && !only_fills(graph, node) {
                 return None;
             }
-            fold(graph, node, cx, "fold_constants")
+            fold(graph, node, cx, "fold_constants").or_else(|| reshape(graph, node))
         })
     }
 }
@@ -78,6 +79,23 @@ fn fold(graph: &Graph, node: NodeId, cx: &mut PassCx<'_>, pass: &'static str) ->
         let new = patch.constant(graph.fact(old).name.as_ref(), tensor);
         patch.replace(old, new);
     }
+    Some(patch)
+}
+
+/// A reshape to a computed shape, with a constant one: extents that are known, 0 for the batch that
+/// stays, −1 for the one that is left.
+fn reshape(graph: &Graph, node: NodeId) -> Option<Patch> {
+    let (x, shape) = (operand(graph, node, 0)?, operand(graph, node, 1)?);
+    if !matches!(op(graph, node)?, Op::Reshape { .. }) || graph.constant(shape).is_some() {
+        return None;
+    }
+    let result = Outlet { node, slot: 0 };
+    let target = reshape_target(dims(graph, x)?, dims(graph, result)?)?;
+    let mut patch = Patch::new("fold_constants", Exactness::Exact);
+    let target = patch.constant(graph.fact(shape).name.as_ref(), shape_tensor(&target));
+    let op = Op::Reshape { allow_zero: false };
+    let new = patch.op(graph.node(node).name.as_ref(), op, vec![Some(x.into()), Some(target)]);
+    patch.replace(result, new);
     Some(patch)
 }
 

@@ -95,7 +95,7 @@ fn close(a: &Tensor, b: &Tensor) -> Result<(), String> {
                 let bound = 1e-4 * largest.fold(1e-3, f32::max);
                 let far = |(a, b): (&f32, &f32)| {
                     let same = a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
-                    !same && !((a - b).abs() <= bound)
+                    !same && (a - b).abs().partial_cmp(&bound).is_none_or(|o| o.is_gt())
                 };
                 a.iter().zip(&b).any(far)
             }

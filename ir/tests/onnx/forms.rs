@@ -1,7 +1,7 @@
-//! Every operator form of the float family, and the structure of graphs.
+//! Every operator form of the float family.
 
-use super::net::{Net, float, graph, int, ints, raw, string, tensor};
-use requant_ir::import::onnx::proto::{AttributeProto, FunctionProto};
+use super::net::{Net, float, int, ints, raw, string, tensor};
+use requant_ir::import::onnx::proto::AttributeProto;
 use requant_ir::import::onnx::{ImportError, Unsupported};
 use requant_ir::{
     BinaryKind, ConvAttrs, DType, ErrorKind, Layout, Op, PadMode, Padding, PoolAttrs, PoolKind,
@@ -516,116 +516,4 @@ fn shapes_and_selection() {
     };
     assert_eq!(reason(&cast(8)), "element type string");
     assert_eq!(reason(&cast(1 << 40)), "unknown element type 2147483647");
-}
-
-// ---- graphs ----------------------------------------------------------------------------------
-
-#[test]
-fn nodes_are_sorted_and_names_made_unique() {
-    let mut net = Net::new()
-        .input("x", F, &[1])
-        .node("Neg", &["b"], &["c"], vec![])
-        .node("Abs", &["a"], &["b"], vec![])
-        .node("Relu", &["x"], &["a"], vec![])
-        .node("Relu", &["x"], &["d"], vec![])
-        .output("c");
-    for (node, name) in net.graph().node.iter_mut().zip(["n", "", "n", "Abs_1"]) {
-        node.name = name.into();
-    }
-    let g = net.ok();
-    assert_eq!(g.lines(), ["a = relu(x)", "b = abs(a)", "c = neg(b)", "d = relu(x)"]);
-    let names: Vec<_> = g.0.nodes.iter().map(|n| (n.name.as_str(), n.origin.clone())).collect();
-    let n = || vec!["n".to_owned()];
-    assert_eq!(names, [("n_1", n()), ("Abs_1_1", vec![]), ("n", vec![]), ("Abs_1", vec![])]);
-}
-
-#[test]
-fn made_names_do_not_collide_with_the_files() {
-    let g = Net::new()
-        .input("x", F, &[1])
-        .node("Relu", &["x"], &["y/1"], vec![])
-        .node("Sum", &["x", "x", "y/1"], &["y"], vec![])
-        .output("y")
-        .ok();
-    assert_eq!(g.lines(), ["y/1 = relu(x)", "y/1_1 = add(x, x)", "y = add(y/1_1, y/1)"]);
-}
-
-#[test]
-fn all_unsupported_operators_in_one_list() {
-    let net = Net::new()
-        .input("x", F, &[1, 1, 4, 4])
-        .node("Resize", &["x"], &["a"], vec![])
-        .node("Relu", &["a"], &["b"], vec![])
-        .node("Resize", &["b"], &["c"], vec![])
-        .node("MaxPool", &["x"], &["d"], vec![ints("kernel_shape", &[1, 1]), int("unheard_of", 1)])
-        .node("org.other.Thing", &["d"], &["e"], vec![])
-        .node("If", &["x"], &["f"], vec![graph("then_branch"), graph("else_branch")])
-        .node("com.microsoft.QAttention", &["x"], &["g"], vec![])
-        .output("c");
-    let list = unsupported(&net);
-    let found: Vec<_> = list
-        .ops
-        .iter()
-        .map(|o| (o.domain.as_str(), o.op_type.as_str(), o.nodes.len(), o.reason.as_str()))
-        .collect();
-    let unknown = "unknown operator";
-    assert_eq!(
-        found,
-        [
-            ("", "Resize", 2, unknown),
-            ("", "MaxPool", 1, "attribute `unheard_of`"),
-            ("org.other", "Thing", 1, unknown),
-            ("", "If", 1, unknown),
-            ("com.microsoft", "QAttention", 1, unknown),
-        ]
-    );
-    let text = list.to_string();
-    assert!(text.contains("Resize (unknown operator): 2 nodes: `n_a`, `n_c`"), "{text}");
-    assert!(text.contains("com.microsoft.QAttention"), "{text}");
-}
-
-#[test]
-fn functions_of_the_model_are_not_mistaken_for_operators() {
-    let mut net = one("Relu", &[], vec![]);
-    net.0.functions.push(FunctionProto { name: "Relu".into(), domain: String::new() });
-    assert_eq!(reason(&net), "a function that the model defines itself");
-}
-
-#[test]
-fn operator_sets() {
-    for version in 11..=21 {
-        assert!(one("Relu", &[], vec![]).opset(version).import().is_ok(), "{version}");
-    }
-    for version in [-1, 0, 1, 10, 22, 99] {
-        let e = one("Relu", &[], vec![]).opset(version).import().unwrap_err();
-        assert_eq!(e.kind(), ErrorKind::Unsupported);
-        assert!(e.to_string().contains(&format!("version {version} of")), "{e}");
-    }
-    let mut none = one("Relu", &[], vec![]);
-    none.0.opset_import.clear();
-    assert!(matches!(none.import().unwrap_err(), ImportError::Model { .. }));
-    let mut two = one("Relu", &[], vec![]);
-    let set = two.0.opset_import[0].clone();
-    two.0
-        .opset_import
-        .push(requant_ir::import::onnx::proto::OperatorSetIdProto { version: 13, ..set });
-    assert!(matches!(two.import().unwrap_err(), ImportError::Model { .. }));
-    let mut alias = one("Relu", &[], vec![]);
-    alias.0.opset_import[0].domain = "ai.onnx".into();
-    alias.graph().node[0].domain = "ai.onnx".into();
-    assert!(alias.import().is_ok());
-}
-
-#[test]
-fn producer_and_metadata() {
-    let mut net = one("Relu", &[], vec![]);
-    net.0.producer_name = "me".into();
-    net.0.producer_version = "2".into();
-    let pair = requant_ir::import::onnx::proto::StringStringEntryProto {
-        key: "k".into(),
-        value: "v".into(),
-    };
-    net.0.metadata_props.push(pair);
-    let m = net.import().unwrap();
-    assert_eq!((m.producer.as_str(), m.metadata), ("me 2", vec![("k".into(), "v".into())]));
 }

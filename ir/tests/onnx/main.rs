@@ -3,6 +3,7 @@
 
 mod external;
 mod forms;
+mod graphs;
 mod malformed;
 mod models;
 mod net;

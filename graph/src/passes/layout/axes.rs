@@ -73,6 +73,8 @@ pub(super) struct Flipped {
     pub(super) operands: Vec<Use>,
     /// Whether the results are flipped too; reductions may take the image axes away.
     pub(super) follows: bool,
+    /// Float sums are taken in another order.
+    pub(super) rounds: bool,
 }
 
 /// The layout that an operator with a layout attribute is in, and whether the kernels want it to
@@ -172,7 +174,7 @@ impl Flipper<'_> {
         let mut operands: Vec<Use> =
             self.graph.operands(self.node).iter().map(|_| Use::Keep).collect();
         operands[0] = Use::Follow;
-        Some(Flipped { op, operands, follows: true })
+        Some(Flipped { op, operands, follows: true, rounds: false })
     }
 
     fn anchored(&self, op: &Op) -> Option<Flipped> {
@@ -209,7 +211,7 @@ impl Flipper<'_> {
         let operands = self.graph.operands(self.node);
         let operands =
             operands.iter().map(|o| self.broadcast((*o)?, rank)).collect::<Option<Vec<_>>>()?;
-        Some(Flipped { op, operands, follows: true })
+        Some(Flipped { op, operands, follows: true, rounds: false })
     }
 
     fn broadcast(&self, operand: Outlet, rank: usize) -> Option<Use> {
@@ -239,7 +241,8 @@ impl Flipper<'_> {
         };
         let operands = self.graph.operands(self.node);
         let operands = operands.iter().map(follow).collect::<Option<Vec<_>>>()?;
-        Some(Flipped { op: Op::Concat { axis: self.axis(axis, rank)? }, operands, follows: true })
+        let op = Op::Concat { axis: self.axis(axis, rank)? };
+        Some(Flipped { op, operands, follows: true, rounds: false })
     }
 
     /// The axes operand `index`, which is all axes in order when it is absent, after the flip.
@@ -285,10 +288,12 @@ impl Flipper<'_> {
         match op {
             Op::Reduce { kind, axes, keep_dims } => {
                 let axes = self.all_if_empty(axes, rank);
-                self.sums_in_order(*kind, &axes, rank).then_some(())?;
                 let op =
                     Op::Reduce { kind: *kind, axes: moved(&axes, rank)?, keep_dims: *keep_dims };
-                self.without(op, &axes, rank, *keep_dims)
+                let is_float = self.graph.fact(Outlet::from(self.node)).ty.dtype().is_float();
+                let picks = matches!(kind, ReduceKind::Max | ReduceKind::Min);
+                let flipped = self.without(op, &axes, rank, *keep_dims)?;
+                Some(Flipped { rounds: is_float && !picks, ..flipped })
             }
             Op::QMean { axes, keep_dims, out } => {
                 out.elem.as_per_tensor()?;
@@ -314,7 +319,7 @@ impl Flipper<'_> {
                     return None;
                 }
                 let op = Op::Unsqueeze { axes: moved(axes, result)? };
-                Some(Flipped { op, operands: vec![Use::Keep], follows: true })
+                Some(Flipped { op, operands: vec![Use::Keep], follows: true, rounds: false })
             }
             _ => None,
         }
@@ -322,17 +327,6 @@ impl Flipper<'_> {
 
     fn all_if_empty(&self, axes: &[i64], rank: usize) -> Vec<i64> {
         if axes.is_empty() { (0..rank as i64).collect() } else { axes.to_vec() }
-    }
-
-    /// A float sum depends on the order of its terms; taking them in row-major order, only a sum
-    /// over the channel axis *and* others changes it.
-    fn sums_in_order(&self, kind: ReduceKind, axes: &[i64], rank: usize) -> bool {
-        let channel = match self.flip {
-            Flip::Last => 1,
-            Flip::First => rank.saturating_sub(1),
-        };
-        let over_channel = axes.iter().any(|&a| consts::axis(a, rank) == Some(channel));
-        matches!(kind, ReduceKind::Max | ReduceKind::Min) || axes.len() == 1 || !over_channel
     }
 
     /// An operator whose result lacks `axes`, or has them with extent 1 when `keep`.

@@ -3,7 +3,7 @@
 use super::super::consts::{dims, keeps_order, op, operand};
 use super::axes::{self, Flip, Flipped, Use, anchor, flipped};
 use super::mincut::{INFINITE, Network, SINK, SOURCE};
-use crate::pass::PassCx;
+use crate::pass::{Exactness, PassCx};
 use crate::{Graph, NodeId, Outlet};
 use requant_ir::{Dim, Layout, Op};
 use std::collections::{BTreeMap, VecDeque};
@@ -62,7 +62,8 @@ pub(super) fn orientation(region: &Region, value: Outlet) -> Option<Layout> {
     region.get(&value.node)?.results()
 }
 
-/// Finds the regions and chooses the layout of every member.
+/// Finds the regions and chooses the layout of every member. Operators that sum floats in another
+/// order in the other layout are members only if that is allowed.
 pub(super) fn region(graph: &Graph, cx: &mut PassCx<'_>) -> Region {
     let order = graph.topo();
     let mut region = oriented(graph, &order, cx);
@@ -72,13 +73,16 @@ pub(super) fn region(graph: &Graph, cx: &mut PassCx<'_>) -> Region {
 }
 
 /// `node` as a member whose operands are in layout `from`.
-fn member(graph: &Graph, node: NodeId, from: Layout) -> Option<Member> {
+fn member(graph: &Graph, node: NodeId, from: Layout, cx: &PassCx<'_>) -> Option<Member> {
     let flip = Flip::out_of(from);
     let wire = match op(graph, node)? {
         Op::Transpose { perm } if perm.len() >= 3 => *perm == flip.perm(perm.len()),
         _ => false,
     };
     let flipped = if wire { None } else { Some(flipped(graph, node, flip)?) };
+    if flipped.as_ref().is_some_and(|f| f.rounds) && !cx.allows(Exactness::OneStep) {
+        return None;
+    }
     Some(Member { from, to: from, flipped })
 }
 
@@ -88,7 +92,7 @@ fn oriented(graph: &Graph, order: &[NodeId], cx: &mut PassCx<'_>) -> Region {
     let mut queue = VecDeque::new();
     for &node in order {
         let Some((from, true)) = op(graph, node).and_then(anchor) else { continue };
-        match member(graph, node, from) {
+        match member(graph, node, from, cx) {
             Some(member) => {
                 region.insert(node, member);
                 queue.push_back(node);
@@ -103,7 +107,7 @@ fn oriented(graph: &Graph, order: &[NodeId], cx: &mut PassCx<'_>) -> Region {
             let Some(value) = value.filter(|_| this.follows(index)) else { continue };
             // The producer's results must be what this member's operands are.
             found.extend([this.from, other(this.from)].into_iter().find_map(|from| {
-                let member = member(graph, value.node, from)?;
+                let member = member(graph, value.node, from, cx)?;
                 (member.results() == Some(this.from)).then_some((value.node, member))
             }));
         }
@@ -111,7 +115,7 @@ fn oriented(graph: &Graph, order: &[NodeId], cx: &mut PassCx<'_>) -> Region {
             for slot in 0..graph.node(node).outputs.len() {
                 let value = Outlet { node, slot: slot as u16 };
                 for (consumer, index) in graph.consumers(value) {
-                    let member = member(graph, consumer, results).filter(|m| m.follows(index));
+                    let member = member(graph, consumer, results, cx).filter(|m| m.follows(index));
                     found.extend(member.map(|m| (consumer, m)));
                 }
             }

@@ -3,8 +3,8 @@
 //! Match: regions of operators that can work in either layout around convolutions and pools.
 //! Rewrite: the region computes on channels-last tensors; what is left of the conversions stands
 //! where it moves the fewest bytes, and `Transpose`s between the two layouts disappear.
-//! Class: exact. Elements only change places; operators that would sum floats in another order
-//! (a mean over channels and rows, say) are not part of a region.
+//! Class: exact, elements only change places; one step where a float mean, sum or product takes its
+//! terms in another order, which is part of a region only if that is allowed.
 //! Refuses: convolutions and pools whose rank is not known or that meet the other layout without a
 //! `Transpose` between. Everything that needs its axes as they are (reshapes, matrix products,
 //! other transposes, graph inputs and outputs) bounds a region and keeps its operands.

@@ -81,6 +81,9 @@ impl Rewrite<'_> {
         for (slot, src) in made.into_iter().enumerate() {
             self.made.insert(Outlet { node, slot: slot as u16 }, src);
         }
+        if flipped.rounds {
+            self.patch.class = Exactness::OneStep;
+        }
         Some(())
     }
 
