@@ -38,6 +38,7 @@ struct Case {
     name: &'static str,
     graph: Graph,
     /// Inputs by name, and the outputs of ONNX Runtime without optimizations.
+    #[allow(clippy::type_complexity, reason = "inputs by name, and the outputs they give")]
     runs: Vec<(Vec<(String, Tensor)>, Vec<Tensor>)>,
 }
 
@@ -274,7 +275,7 @@ fn large_models_are_integer_throughout() {
         let fused = after.topo().into_iter().filter(|&n| after.node(n).op().is_some_and(residual));
         assert_eq!(fused.count() + additions, residuals, "{}", case.name);
         assert_eq!(
-            (counts["qmatmul"], counts.get("qmean").is_some() || counts.get("qpool").is_some()),
+            (counts["qmatmul"], counts.contains_key("qmean") || counts.contains_key("qpool")),
             (1, true)
         );
     }

@@ -24,7 +24,11 @@ fn differences(got: &Tensor, want: &Tensor, tolerance: f32) -> (usize, Option<(u
     };
     let (got, want) = (numbers(got), numbers(want));
     let apart = |(a, b): (&f64, &f64)| {
-        !((a - b).abs() <= f64::from(tolerance) * b.abs().max(1.0)) && a.to_bits() != b.to_bits()
+        (a - b)
+            .abs()
+            .partial_cmp(&(f64::from(tolerance) * b.abs().max(1.0)))
+            .is_none_or(|o| o.is_gt())
+            && a.to_bits() != b.to_bits()
     };
     let mut all = got.iter().zip(&want).enumerate().filter(|(_, pair)| apart(*pair));
     let first = all.next().map(|(i, (a, b))| (i, *a, *b));

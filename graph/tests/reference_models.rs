@@ -86,13 +86,6 @@ fn check(name: &str, tolerance: f64) {
     assert!(worst <= tolerance, "{name}: {worst:e} is above {tolerance:e}");
 }
 
-fn check_large(name: &str, tolerance: f64) {
-    match std::env::var_os("REQUANT_LARGE") {
-        Some(_) => check(name, tolerance),
-        None => eprintln!("SKIPPED {name}: set REQUANT_LARGE to run large models"),
-    }
-}
-
 #[test]
 fn float_cnn() {
     check("cnn/cnn_f32", 1e-4);

@@ -1,4 +1,5 @@
 //! Forms of quantized operators that no ONNX operator has: they follow from those that have one.
+#![allow(clippy::needless_range_loop, reason = "one index addresses several arrays")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop here")]
 
 use requant_graph::Graph;

@@ -132,6 +132,7 @@ mod tests {
     #[should_panic(expected = "reads nothing that it writes")]
     fn reading_a_written_block_is_caught() {
         let mut arena = Arena::new(256).unwrap();
+        #[expect(clippy::single_range_in_vec_init, reason = "it is a list of ranges")]
         let (_, rest) = arena.split(&[64..128]);
         rest.get(0..65);
     }

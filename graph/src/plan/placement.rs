@@ -196,7 +196,7 @@ mod tests {
             let placement = place(&requests).unwrap();
             prop_assert!(placement.bytes >= placement.lower_bound);
             for (i, a) in requests.iter().enumerate() {
-                prop_assert!(placement.offsets[i] % ALIGN == 0);
+                prop_assert!(placement.offsets[i].is_multiple_of(ALIGN));
                 prop_assert!(placement.offsets[i] + a.bytes <= placement.bytes);
                 for (j, b) in requests.iter().enumerate().skip(i + 1) {
                     if a.overlaps(b) && a.bytes > 0 && b.bytes > 0 {
