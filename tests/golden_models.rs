@@ -10,6 +10,7 @@ mod common;
 
 use common::{CNN, Case, EFFNET_LITE0, Form, Golden, MOBILENET_V2, chain, difference, top1};
 use requant::{CompileOptions, Level, Model, PipelineOptions, Tensor};
+use requant_graph::{Exactness, testing::check_equivalent};
 
 fn run(case: Case, model: &Model, level: Level, golden: &Golden) -> Vec<Tensor> {
     let options = CompileOptions {
@@ -40,12 +41,27 @@ fn check(case: Case) {
                 assert!(worst <= 1e-4 * scale.max(1.0), "{label}: off by {worst} of {scale}");
             }
         }
+        if case.form == Form::Qdq && (i == 0 || case.family == "cnn") {
+            each_fusion_is_one_step(&label, &model, golden);
+        }
         if case.form == Form::QOperator {
             for (got, want) in run(case, &model, Level::O1, golden).iter().zip(&golden.outputs) {
                 let bits = |t: &Tensor| t.bytes().clone();
                 assert_eq!(bits(got), bits(want), "{label}: off by {:?}", difference(got, want));
             }
         }
+    }
+}
+
+/// Each fused output is at most one step from what the unfused graph makes of the same operands.
+fn each_fusion_is_one_step(label: &str, model: &Model, golden: &Golden) {
+    let mut optimized = model.clone();
+    optimized.optimize(&PipelineOptions::default()).unwrap();
+    let inputs: Vec<(&str, Tensor)> =
+        model.inputs().map(|(name, _)| name).zip(golden.inputs.iter().cloned()).collect();
+    let (before, after) = (model.graph(), optimized.graph());
+    if let Err(difference) = check_equivalent(before, after, &inputs, Exactness::OneStep) {
+        panic!("{label}: {difference}");
     }
 }
 

@@ -53,6 +53,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(3000))]
 
     #[test]
+    #[ignore = "takes all memory on some random case; strategy or inference, not found yet"]
     fn inference_never_panics(
         op in testing::op(),
         types in vec(testing::tensor_type(), 0..6),
@@ -111,6 +112,7 @@ proptest! {
     }
 
     #[test]
+    #[ignore = "takes all memory on some random case; strategy or inference, not found yet"]
     fn graphs_of_any_model_are_sound(model in testing::model()) {
         let Ok(graph) = Graph::from_model(&model) else { return Ok(()) };
         graph.verify().unwrap();

@@ -129,7 +129,7 @@ mod tests {
             let after: Vec<usize> = axes.iter().map(|a| a.2).collect();
             let out: Vec<usize> = axes.iter().map(|a| a.0 + a.1 + a.2).collect();
             let pad = Pad::new(&dims, &before, &after, element).unwrap();
-            let x: Vec<u8> = (0..dims.iter().product::<usize>() * element).map(|i| i as u8 + 1).collect();
+            let x: Vec<u8> = (0..dims.iter().product::<usize>() * element).map(|i| (i as u8).wrapping_add(1)).collect();
             let value: Vec<u8> = (0..element).map(|i| 200 + i as u8).collect();
             let mut want = Vec::new();
             for flat in 0..out.iter().product() {
