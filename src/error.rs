@@ -7,7 +7,7 @@ use requant_kernels::IsaError;
 use std::path::PathBuf;
 use thiserror::Error;
 
-/// Why something could not be done. [`Error::kind`] says what sort of failure it is; the message and
+/// Why something could not be done. [`Error::kind`](enum@Error) says what sort of failure it is; the message and
 /// its causes ([`std::error::Error::source`]) say where and what to do.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -50,7 +50,7 @@ pub enum Error {
     Isa(#[from] IsaError),
 }
 
-/// What sort of failure an [`Error`] is. Programs map it to exit codes.
+/// What sort of failure an [`enum@Error`] is. Programs map it to exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ErrorKind {
     /// The caller asked for what the model does not have: a name, a shape, a pass.

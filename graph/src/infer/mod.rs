@@ -1,7 +1,7 @@
 //! Types of results from types of operands, for every operator.
 //!
 //! Extents may be symbolic: what can be derived is, the rest is [`Dim::Unknown`]. Small integer
-//! tensors that shapes are computed from are followed element by element ([`value`]). Nothing here
+//! tensors that shapes are computed from are followed element by element (`value`). Nothing here
 //! panics on any operator or type, and no size overflows: what does not fit is an error.
 
 mod dims;

@@ -390,7 +390,7 @@ impl Net {
                 self.node(Op::Binary(kind), &operands)
             }
             Step::Join { kind, saved_first } => {
-                let saved = self.saved?;
+                let saved = self.saved.unwrap_or(x);
                 let operands = if saved_first { [saved, x] } else { [x, saved] };
                 let op = [
                     Op::Binary(BinaryKind::Add),

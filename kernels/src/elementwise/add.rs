@@ -48,7 +48,7 @@ pub enum AddOrder {
     InnerA,
 }
 
-/// Quantized addition; see the [module](self) for the arithmetic.
+/// Quantized addition; the head of its module has the arithmetic.
 #[derive(Clone, Copy, Debug)]
 pub struct QAdd {
     cpu: Cpu,

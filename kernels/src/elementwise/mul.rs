@@ -18,7 +18,7 @@ pub fn qmul_multiplier(sa: f32, sb: f32, sy: f32) -> f32 {
     sa * sb / sy
 }
 
-/// Quantized multiplication; see the [module](self) for the arithmetic.
+/// Quantized multiplication; the head of its module has the arithmetic.
 #[derive(Clone, Copy, Debug)]
 pub struct QMul {
     cpu: Cpu,
