@@ -4,7 +4,7 @@
 use super::dims::{add, merge_dim, mul, product, rest};
 use super::shape::target;
 use super::{Cx, InferError, Results, broadcast};
-use requant_ir::{DType, Dim, ElemType, Op, Quant, QuantParams, TensorType};
+use requant_ir::{DType, Dim, ElemType, MAX_RANK, Op, Quant, QuantParams, TensorType};
 
 pub(super) fn infer(cx: &Cx<'_>, op: &Op) -> Result<TensorType, InferError> {
     match op {
@@ -128,7 +128,7 @@ fn reshape(cx: &Cx<'_>, allow_zero: bool) -> Result<Option<Vec<Dim>>, InferError
             });
         }
     } else {
-        let rank = cx.count(1).filter(|&n| n <= requant_ir::MAX_RANK);
+        let rank = cx.count(1).filter(|&n| n <= MAX_RANK);
         return Ok(rank.map(|n| vec![Dim::Unknown; n]));
     }
     let Some(x) = x else { return Ok(Some(dims)) };
@@ -179,6 +179,9 @@ fn unsqueeze(cx: &Cx<'_>, axes: &[i64]) -> Result<TensorType, InferError> {
         return Ok(TensorType { elem: mapped(cx, |_| None)?, dims: None });
     };
     let rank = x.len() + axes.len();
+    if rank > MAX_RANK {
+        return Err(cx.attribute("axes", axes.len(), format!("few enough for rank {MAX_RANK}")));
+    }
     let new = cx.axes(axes, rank)?;
     let old: Vec<usize> = (0..rank).filter(|i| !new.contains(i)).collect();
     let elem = mapped(cx, |axis| old.get(axis).copied())?;
@@ -240,7 +243,11 @@ pub(super) fn split(
     results: usize,
 ) -> Result<Results, InferError> {
     cx.arity(1..=1, "1")?;
-    let parts = if sizes.is_empty() { results } else { sizes.len() };
+    if !sizes.is_empty() && sizes.len() != results {
+        let expected = sizes.len();
+        return Err(InferError::ResultCount { op: cx.op, expected, got: results });
+    }
+    let parts = results;
     if parts == 0 {
         return Err(cx.attribute("sizes", sizes, "at least one part"));
     }
@@ -308,12 +315,15 @@ fn slice(cx: &Cx<'_>) -> Result<TensorType, InferError> {
     };
     let mut dims = dims.clone();
     let count = starts.as_ref().or(ends.as_ref()).map(Vec::len).or(cx.count(1));
-    let axes = match axes {
+    let axes: Option<Vec<usize>> = match axes {
         Some(Some(axes)) => Some(cx.axes(&axes, dims.len())?),
         Some(None) => None,
+        None if count.is_some_and(|n| n > dims.len()) => {
+            return Err(cx.wrong(1, format!("of at most {} elements", dims.len())));
+        }
         None => count.map(|n| (0..n).collect()),
     };
-    let Some(axes) = axes.filter(|a: &Vec<usize>| a.iter().all(|&a| a < dims.len())) else {
+    let Some(axes) = axes else {
         let elem = mapped(cx, |_| None)?;
         return Ok(TensorType::new(elem, vec![Dim::Unknown; dims.len()]));
     };

@@ -9,6 +9,7 @@ use requant_ir::{BinaryKind, ConvAttrs, DType, Op, Tensor, UnaryKind};
 use requant_kernels::broadcast::Broadcast;
 use requant_kernels::conv::ConvGeometry;
 use requant_kernels::float::{Activation, Binary, BinaryOp, ConvF32, GemmF32, Unary};
+use requant_kernels::Cpu;
 use requant_kernels::softmax::Softmax;
 
 pub(super) fn lower(b: &mut Builder<'_>, site: &Site<'_>) -> Result<(), Reason> {
@@ -123,10 +124,10 @@ pub(super) fn matmul(b: &mut Builder<'_>, site: &Site<'_>) -> Result<(), Reason>
                 a_transposed: *trans_a,
                 b_transposed: *trans_b,
                 alpha: *alpha,
-                ..GemmF32::new(m, n, k)
+                ..GemmF32::new(b.target.cpu, m, n, k)
             }
         }
-        _ => product(&x, &w)?,
+        _ => product(b.target.cpu, &x, &w)?,
     };
     let (activation, result) = following_clip(b, site);
     gemm.activation = activation;
@@ -137,7 +138,7 @@ pub(super) fn matmul(b: &mut Builder<'_>, site: &Site<'_>) -> Result<(), Reason>
 }
 
 /// NumPy's matmul, where the leading axes are those of one operand or the same in both.
-fn product(a: &[usize], b: &[usize]) -> Result<GemmF32, Reason> {
+fn product(cpu: Cpu, a: &[usize], b: &[usize]) -> Result<GemmF32, Reason> {
     let (a_batch, m, k) = match a {
         [k] => (&[][..], 1, *k),
         [batch @ .., m, k] => (batch, *m, *k),
@@ -151,7 +152,7 @@ fn product(a: &[usize], b: &[usize]) -> Result<GemmF32, Reason> {
     let (a_count, b_count): (usize, usize) = (a_batch.iter().product(), b_batch.iter().product());
     if b_count == 1 {
         // All leading axes of `a` are rows of one product.
-        return Ok(GemmF32::new(a_count * m, n, k));
+        return Ok(GemmF32::new(cpu, a_count * m, n, k));
     }
     if a_count != 1 && a_batch != b_batch {
         return Err(Reason::new(
@@ -159,7 +160,7 @@ fn product(a: &[usize], b: &[usize]) -> Result<GemmF32, Reason> {
         ));
     }
     let a_shared = a_count == 1;
-    Ok(GemmF32 { batch: b_count, a_shared, ..GemmF32::new(m, n, k) })
+    Ok(GemmF32 { batch: b_count, a_shared, ..GemmF32::new(cpu, m, n, k) })
 }
 
 /// The third operand of a gemm as one value per column, if it is there.

@@ -74,6 +74,9 @@ pub(super) fn split(cx: &Cx<'_>, op: &Op, types: &[TensorType]) -> Result<Vec<Te
     let mut start = 0;
     let part = |ty: &TensorType| {
         let dims = cx.dims(ty)?;
+        if x.is_empty() {
+            return Ok(Tensor::zeros(ty.elem.clone(), dims)?);
+        }
         let from = |a: usize| if a == axis { start } else { 0 };
         let maps: Vec<AxisMap> =
             (0..dims.len()).map(|a| axis_map(from(a)..from(a) + dims[a], strides[a])).collect();
@@ -104,8 +107,11 @@ fn mapped(
     maps: &[AxisMap],
     fill: &[u8; 8],
 ) -> Result<Tensor, EvalError> {
-    let units = Units::of(x);
     let count = dims.iter().product::<usize>();
+    if count == 0 {
+        return Ok(Tensor::zeros(ty.elem.clone(), dims)?);
+    }
+    let units = Units::of(x);
     let mut bytes = Vec::with_capacity(count * units.size);
     match units.size {
         1 => remap::<1>(&units.bytes, maps, fill, &mut bytes),
@@ -166,6 +172,9 @@ pub(super) fn broadcast_to<T: Copy>(values: &[T], from: &[usize], to: &[usize]) 
 
 /// `values` of shape `dims` with their axes in the order `perm`.
 pub(super) fn permute<T: Copy>(values: &[T], dims: &[usize], perm: &[usize]) -> Vec<T> {
+    if values.is_empty() {
+        return Vec::new();
+    }
     let strides = strides(dims);
     let maps: Vec<AxisMap> = perm.iter().map(|&p| axis_map(0..dims[p], strides[p])).collect();
     let mut result = Vec::with_capacity(values.len());

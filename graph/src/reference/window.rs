@@ -77,6 +77,21 @@ fn each_window(
     }
 }
 
+/// Fails where the taps of one window, or those of all results, are more than allowed.
+fn check_work(
+    cx: &Cx<'_>,
+    windows: &[Window],
+    results: &[usize],
+    channels: &[usize],
+) -> Result<(), EvalError> {
+    let kernel = windows.iter().map(|w| w.kernel);
+    let taps = kernel.clone().try_fold(1u64, |n, k| n.checked_mul(k as u64));
+    let bytes = taps.and_then(|n| n.checked_mul(size_of::<Option<usize>>() as u64));
+    cx.limit("the size of the window's table in bytes", bytes, cx.limits.result_bytes)?;
+    let factors: Vec<usize> = results.iter().chain(channels).copied().chain(kernel).collect();
+    cx.work(&factors)
+}
+
 /// The patches that a convolution multiplies with its weights.
 pub(super) struct Convolution {
     input: Image,
@@ -102,8 +117,7 @@ impl Convolution {
             .map(|i| window(i, spatial, input.spatial[i], w[2 + i], steps, &conv.padding, false))
             .collect::<Option<Vec<_>>>()
             .ok_or(EvalError::Unresolved { op: cx.op })?;
-        let factors: Vec<usize> = y.iter().chain(&w[1..]).copied().collect();
-        cx.work(&factors)?;
+        check_work(cx, &windows, y, &w[1..2])?;
         let channels = (w[1], output.channels / conv.groups);
         Ok(Convolution { input, output, windows, groups: conv.groups, channels })
     }
@@ -161,8 +175,7 @@ pub(super) fn pool<T: Copy>(
         })
         .collect::<Option<Vec<_>>>()
         .ok_or(EvalError::Unresolved { op: cx.op })?;
-    let factors: Vec<usize> = y_dims.iter().chain(&pool.kernel).copied().collect();
-    cx.work(&factors)?;
+    check_work(cx, &windows, y_dims, &[])?;
     let mut elements = Vec::new();
     for image in 0..output.batch {
         each_window(&windows, &input, &output, |position, taps| {

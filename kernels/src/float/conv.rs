@@ -26,6 +26,7 @@ enum Form {
 
 #[derive(Clone, Debug)]
 struct GemmConv {
+    cpu: Cpu,
     geometry: ConvGeometry,
     /// `[groups][kh·kw·in_c/groups][out_c/groups]`
     weights: Vec<f32>,
@@ -78,7 +79,7 @@ impl ConvF32 {
                 }
             }
         }
-        Ok(Self { form: Form::Gemm(GemmConv { geometry, weights: packed, bias, activation }) })
+        Ok(Self { form: Form::Gemm(GemmConv { cpu, geometry, weights: packed, bias, activation }) })
     }
 
     /// f32 elements of scratch that [`run`](Self::run) takes for `threads` workers.
@@ -159,7 +160,7 @@ impl GemmConv {
                 self.gather(x, group, rect.rows.clone(), patches);
                 Matrix { data: patches, row: k, column: 1 }
             };
-            product(&mut rect, a, b, k, 1.0);
+            product(self.cpu, &mut rect, a, b, k, 1.0);
             let bias = &self.bias[rect.cols.clone()];
             self.activation.finish(&mut rect, bias);
         });
@@ -298,12 +299,14 @@ mod tests {
             let bias = noise(out_c, seed ^ 99);
             let act = if relu { Activation { lo: 0.0, hi: 1.5 } } else { Activation::NONE };
             let want = naive(&g, &x, &w, &bias, act);
+            let mut first: Option<Vec<f32>> = None;
             for cpu in cpus() {
                 let conv = ConvF32::new(cpu, g, &w, &bias, act).unwrap();
                 let (mut y, mut z) = (vec![9.0; want.len()], vec![9.0; want.len()]);
                 conv.run(&Serial, &x, &mut y, &mut vec![0.0; conv.scratch_len(1)]).unwrap();
                 conv.run(&pool(), &x, &mut z, &mut vec![0.0; conv.scratch_len(3)]).unwrap();
                 prop_assert_eq!(&y, &z, "threads");
+                prop_assert_eq!(&y, first.get_or_insert_with(|| y.clone()), "{}", cpu.isa());
                 for (&y, &w) in y.iter().zip(&want) {
                     prop_assert!((f64::from(y) - w).abs() < 1e-4, "{} {y} {w}", cpu.isa());
                 }

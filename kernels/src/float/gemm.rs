@@ -2,8 +2,11 @@
 //!
 //! The output is cut into blocks whose size follows from the shape alone, so that results do not depend on
 //! the number of threads. The crate picks its instruction set itself and packs into memory of its own.
+//! What it adds in an order that depends on the machine it does not get to see: K beyond what it blocks by
+//! cache size, matrices of one row or column, and dot products along a transposed operand (see [`thin`]).
 
-use super::Activation;
+use super::{Activation, thin};
+use crate::cpu::Cpu;
 use crate::error::{KernelError, check_len, checked_product};
 use crate::par::Parallel;
 use crate::split::{self, Rect};
@@ -11,6 +14,8 @@ use crate::split::{self, Rect};
 /// `y = clamp(alpha·a·b + bias)` with row-major `a` `[m, k]`, `b` `[k, n]` and `y` `[m, n]`, `batch` times.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GemmF32 {
+    /// What thin products are computed by; the crate detects for itself.
+    pub cpu: Cpu,
     /// Rows of `a` and `y`.
     pub m: usize,
     /// Columns of `b` and `y`.
@@ -52,7 +57,7 @@ impl<'a> Matrix<'a> {
     }
 
     /// The matrix from row `r` on.
-    fn below(self, r: usize) -> Self {
+    pub(super) fn below(self, r: usize) -> Self {
         Self { data: &self.data[r * self.row..], ..self }
     }
 
@@ -73,8 +78,9 @@ impl<'a> Matrix<'a> {
 
 impl GemmF32 {
     /// A single product of row-major matrices without activation.
-    pub fn new(m: usize, n: usize, k: usize) -> Self {
+    pub fn new(cpu: Cpu, m: usize, n: usize, k: usize) -> Self {
         Self {
+            cpu,
             m,
             n,
             k,
@@ -119,7 +125,7 @@ impl GemmF32 {
         let block = |mut rect: Rect<'_, f32>, (a, b): (Matrix<'_>, Matrix<'_>)| {
             let bias = if bias.is_empty() { bias } else { &bias[rect.cols.clone()] };
             let (a, b) = (a.below(rect.rows.start), b.right_of(rect.cols.start));
-            product(&mut rect, a, b, k, self.alpha);
+            product(self.cpu, &mut rect, a, b, k, self.alpha);
             self.activation.finish(&mut rect, bias);
         };
         if batch > 1 {
@@ -159,8 +165,12 @@ pub(super) fn blocks(m: usize, n: usize, k: usize) -> [usize; 2] {
     }
 }
 
+/// Slice of K that the crate adds up at a time. It never cuts one of this length, whatever the caches.
+pub(super) const KC: usize = 512;
+
 /// `rect = alpha·a·b`, `a` and `b` beginning at the block's first row and column.
 pub(super) fn product(
+    cpu: Cpu,
     rect: &mut Rect<'_, f32>,
     a: Matrix<'_>,
     b: Matrix<'_>,
@@ -170,30 +180,36 @@ pub(super) fn product(
     let (m, n, ld) = (rect.rows.len(), rect.cols.len(), rect.ld());
     a.check(m, k);
     b.check(k, n);
-    // SAFETY: `check` proved that every element of both operands exists; `rect` owns m×n elements in rows `ld`
-    // apart; the output overlaps neither operand, being exclusively borrowed.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            rect.as_mut_ptr(),
-            1,
-            ld as isize,
-            false,
-            a.data.as_ptr(),
-            a.column as isize,
-            a.row as isize,
-            b.data.as_ptr(),
-            b.column as isize,
-            b.row as isize,
-            0.0,
-            alpha,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
+    if thin::takes(m, n, k, b) {
+        return thin::product(cpu, rect, a, b, k, alpha);
+    }
+    for from in (0..k).step_by(KC) {
+        let (a, b) = (a.right_of(from), b.below(from));
+        // SAFETY: `check` proved that every element of both operands exists; `rect` owns m×n elements in rows `ld`
+        // apart; the output overlaps neither operand, being exclusively borrowed.
+        unsafe {
+            gemm::gemm(
+                m,
+                n,
+                (k - from).min(KC),
+                rect.as_mut_ptr(),
+                1,
+                ld as isize,
+                from > 0,
+                a.data.as_ptr(),
+                a.column as isize,
+                a.row as isize,
+                b.data.as_ptr(),
+                b.column as isize,
+                b.row as isize,
+                1.0,
+                alpha,
+                false,
+                false,
+                false,
+                gemm::Parallelism::None,
+            );
+        }
     }
 }
 
@@ -202,7 +218,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
     use crate::par::Serial;
-    use crate::split::testing::pool;
+    use crate::split::testing::{cpus, pool};
     use proptest::prelude::*;
 
     fn noise(n: usize, seed: u32) -> Vec<f32> {
@@ -211,6 +227,13 @@ mod tests {
     }
 
     fn check(g: GemmF32, with_bias: bool, seed: u32) {
+        let y = check_on(g, with_bias, seed);
+        for cpu in cpus() {
+            assert_eq!(y, check_on(GemmF32 { cpu, ..g }, with_bias, seed), "{}", cpu.isa());
+        }
+    }
+
+    fn check_on(g: GemmF32, with_bias: bool, seed: u32) -> Vec<f32> {
         let GemmF32 { m, n, k, batch, .. } = g;
         let a = noise(m * k * if g.a_shared { 1 } else { batch }, seed);
         let b = noise(n * k * if g.b_shared { 1 } else { batch }, seed ^ 5);
@@ -234,6 +257,11 @@ mod tests {
             let want = v.clamp(f64::from(g.activation.lo), f64::from(g.activation.hi));
             assert!((f64::from(y) - want).abs() < 1e-3, "{y} {want} {g:?}");
         }
+        y
+    }
+
+    fn gemm(m: usize, n: usize, k: usize) -> GemmF32 {
+        GemmF32::new(Cpu::detect(), m, n, k)
     }
 
     proptest! {
@@ -243,25 +271,26 @@ mod tests {
         ) {
             let [a_transposed, b_transposed, a_shared, b_shared, bias] = flags;
             let activation = if relu { Activation { lo: 0.0, hi: 2.0 } } else { Activation::NONE };
-            let g = GemmF32::new(m, n, k);
+            let g = gemm(m, n, k);
             check(GemmF32 { a_transposed, b_transposed, batch, a_shared, b_shared, alpha: 0.5, activation, ..g }, bias, seed);
         }
     }
 
     #[test]
     fn large_products_are_cut_alike_for_any_number_of_threads() {
-        check(GemmF32::new(300, 70, 90), true, 1);
-        check(GemmF32 { b_transposed: true, ..GemmF32::new(3, 1100, 400) }, true, 2);
+        check(gemm(300, 70, 90), true, 1);
+        check(gemm(30, 17, 1300), true, 1);
+        check(GemmF32 { b_transposed: true, ..gemm(3, 1100, 400) }, true, 2);
     }
 
     #[test]
     fn lengths_are_checked() {
-        let g = GemmF32::new(2, 3, 4);
+        let g = gemm(2, 3, 4);
         let mut y = [0.0; 6];
         assert!(g.run(&Serial, &[0.0; 7], &[0.0; 12], &[], &mut y).is_err());
         assert!(g.run(&Serial, &[0.0; 8], &[0.0; 11], &[], &mut y).is_err());
         assert!(g.run(&Serial, &[0.0; 8], &[0.0; 12], &[0.0; 2], &mut y).is_err());
         assert!(g.run(&Serial, &[0.0; 8], &[0.0; 12], &[], &mut y[1..]).is_err());
-        assert!(GemmF32::new(usize::MAX, 2, 2).run(&Serial, &[], &[], &[], &mut []).is_err());
+        assert!(gemm(usize::MAX, 2, 2).run(&Serial, &[], &[], &[], &mut []).is_err());
     }
 }

@@ -13,13 +13,13 @@ pub(super) trait Lanes: Copy {
     fn load(x: &[f32]) -> Self;
     /// Writes the first `N` elements of `y`.
     fn store(self, y: &mut [f32]);
-    /// `self·b + c`, fused where the tier has the instruction.
+    /// `self·b + c`, rounded once on every tier.
     fn mul_add(self, b: Self, c: Self) -> Self;
     /// Limits every lane to `[lo, hi]`; NaN gives a bound.
     fn clamp(self, lo: Self, hi: Self) -> Self;
 }
 
-/// One lane, for tensors with fewer channels than a vector. Not fused: the baseline tier would call a library.
+/// One lane, for tensors with fewer channels than a vector.
 impl Lanes for f32 {
     const N: usize = 1;
 
@@ -40,7 +40,7 @@ impl Lanes for f32 {
 
     #[inline(always)]
     fn mul_add(self, b: Self, c: Self) -> Self {
-        self * b + c
+        self.mul_add(b, c)
     }
 
     #[inline(always)]
@@ -71,7 +71,13 @@ impl Lanes for wide::f32x8 {
 
     #[inline(always)]
     fn mul_add(self, b: Self, c: Self) -> Self {
-        wide::f32x8::mul_add(self, b, c)
+        if cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
+            return wide::f32x8::mul_add(self, b, c);
+        }
+        // Without the instruction `wide` rounds twice. The library call is slow, its bits are right.
+        let (a, b, mut c) = (self.to_array(), b.to_array(), c.to_array());
+        c.iter_mut().zip(a).zip(b).for_each(|((c, a), b)| *c = a.mul_add(b, *c));
+        Self::from(c)
     }
 
     #[inline(always)]

@@ -1,8 +1,7 @@
 //! f32 kernels: what stays float in a quantized model, and what float models are measured by.
 //!
-//! Elementwise functions and reductions give the same bits on every ISA. GEMM, convolution and depthwise
-//! convolution use fused multiply-add where the ISA has it and accumulate in an order that depends on the
-//! ISA's vector width (never on the number of threads): bounded by the usual K·ε error of a sum.
+//! Everything gives the same bits on every ISA and for every number of threads. GEMM and convolution add
+//! their products by fused multiply-add in the order of K, in slices of [`gemm::KC`].
 
 mod activation;
 mod binary;
@@ -12,6 +11,7 @@ mod depthwise;
 mod gemm;
 mod lanes;
 mod reduce;
+mod thin;
 mod unary;
 
 pub use activation::Activation;
