@@ -293,13 +293,15 @@ proptest! {
         check(all, &PipelineOptions::default(), &text, &x, 1e-4)?;
     }
 
-    /// A second run finds nothing to do, and the layout moves no more bytes than before.
+    /// A second run finds nothing to do; where a value is used in both layouts at once and the first run
+    /// had to leave some user out, the rewritten graph may hold a region that it could not see.
     #[test]
     fn layout_is_stable(program in program()) {
         let (text, _) = net(&program, true);
         let mut graph = Graph::from_model(&Model::parse_text(&text).unwrap()).unwrap();
         let pipeline = Pipeline::new(vec![&Layout]);
-        pipeline.run(&mut graph, &PipelineOptions::default()).unwrap();
+        let report = pipeline.run(&mut graph, &PipelineOptions::default()).unwrap();
+        prop_assume!(report.refused("layout").next().is_none());
         let once = graph.to_model().to_string();
         pipeline.run(&mut graph, &PipelineOptions::default()).unwrap();
         prop_assert_eq!(once, graph.to_model().to_string(), "from\n{}", text);

@@ -408,9 +408,9 @@ fn define(
     ty: Option<TensorType>,
     data: Option<Tensor>,
 ) -> ValueId {
-    let mut unique = name.clone();
+    let mut unique = name;
     while graph.values.iter().any(|v| v.name == unique) {
-        unique = format!("{name}_{}", graph.values.len());
+        unique.push('_');
     }
     graph.add_value(Value { name: unique, ty, data })
 }
