@@ -293,17 +293,21 @@ proptest! {
         check(all, &PipelineOptions::default(), &text, &x, 1e-4)?;
     }
 
-    /// A second run finds nothing to do; where a value is used in both layouts at once and the first run
-    /// had to leave some user out, the rewritten graph may hold a region that it could not see.
+    /// Runs come to an end: one rewrite may show the next run a region (two uses of a value in different
+    /// layouts that now share a transpose), but soon there is nothing left to do.
     #[test]
-    fn layout_is_stable(program in program()) {
+    fn layout_settles(program in program()) {
         let (text, _) = net(&program, true);
         let mut graph = Graph::from_model(&Model::parse_text(&text).unwrap()).unwrap();
-        let pipeline = Pipeline::new(vec![&Layout]);
-        let report = pipeline.run(&mut graph, &PipelineOptions::default()).unwrap();
-        prop_assume!(report.refused("layout").next().is_none());
-        let once = graph.to_model().to_string();
-        pipeline.run(&mut graph, &PipelineOptions::default()).unwrap();
-        prop_assert_eq!(once, graph.to_model().to_string(), "from\n{}", text);
+        let mut before = String::new();
+        for run in 0.. {
+            Pipeline::new(vec![&Layout]).run(&mut graph, &PipelineOptions::default()).unwrap();
+            let after = graph.to_model().to_string();
+            if after == before {
+                break;
+            }
+            prop_assert!(run < 5, "still changing\n{}\nfrom\n{}", after, text);
+            before = after;
+        }
     }
 }

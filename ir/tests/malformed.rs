@@ -6,6 +6,17 @@ use requant_ir::file::Problem;
 use requant_ir::{ErrorKind, FileError, Limits, Model};
 use std::time::{Duration, Instant};
 
+/// Writes the small files to the folder `REQUANT_KEEP_MALFORMED`, if that is set: the program's own test of
+/// bad files and the fuzz targets' seeds are made so (`tests/data/malformed`).
+fn keep(name: &str, bytes: &[u8]) {
+    if let Some(folder) = std::env::var_os("REQUANT_KEEP_MALFORMED")
+        && bytes.len() <= 8192
+    {
+        let name = name.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+        std::fs::write(std::path::Path::new(&folder).join(name + ".rq"), bytes).unwrap();
+    }
+}
+
 fn load(bytes: Vec<u8>) -> Result<Model, FileError> {
     let start = Instant::now();
     let result = Model::from_rq_bytes(Bytes::from(bytes), &Limits::default());
@@ -164,6 +175,9 @@ fn each_header_field_is_checked_beyond_the_checksum() {
         bytes[at..at + field.len()].copy_from_slice(field);
         load(seal(bytes, start)).unwrap_err()
     };
+    let half = &whole[..whole.len() / 2];
+    keep("half", half);
+    keep("checksum", &[half, &[!whole[half.len()]], &whole[half.len() + 1..]].concat());
     assert!(matches!(with(0, b"PK\x03\x04").problem, Problem::NotRq));
     for at in [8, 12] {
         let error = with(at, &2u32.to_le_bytes());
@@ -196,6 +210,7 @@ fn what_later_versions_may_have_asks_for_a_newer_reader() {
         ("schema", [int(2, 2), with_op(msg(16, []))].concat()),
     ];
     for (what, message) in cases {
+        keep(what, &file(&message, &[]));
         let error = load(file(&message, &[])).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{what}: {error}");
         assert!(error.to_string().contains("newer reader"), "{what}: {error}");
@@ -273,6 +288,7 @@ fn messages_that_stand_for_no_model_are_refused() {
         ),
     ];
     for (i, (message, expected)) in cases.into_iter().enumerate() {
+        keep(&format!("{i} {expected}"), &file(&message, &[]));
         let error = load(file(&message, &[])).unwrap_err().to_string();
         assert!(error.contains(expected), "case {i}: expected {expected:?}, got {error:?}");
     }

@@ -406,12 +406,24 @@ fn files() -> Vec<(&'static str, Vec<u8>, ErrorKind, &'static str)> {
     ]
 }
 
+/// Writes the small files to the folder `REQUANT_KEEP_MALFORMED`, if that is set: the program's own test of
+/// bad files and the fuzz targets' seeds are made so (`tests/data/malformed`).
+fn keep(name: &str, bytes: &[u8]) {
+    if let Some(folder) = std::env::var_os("REQUANT_KEEP_MALFORMED")
+        && bytes.len() <= 4096
+    {
+        let name = name.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+        std::fs::write(std::path::Path::new(&folder).join(name + ".onnx"), bytes).unwrap();
+    }
+}
+
 #[test]
 fn bad_files_give_typed_errors() {
     let files = files();
     assert!(files.len() >= 60);
     for (name, bytes, kind, words) in files {
         let size = bytes.len();
+        keep(name, &bytes);
         match import(bytes) {
             Ok(_) => panic!("{name}: imported"),
             Err(e) => {
