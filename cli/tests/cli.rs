@@ -64,7 +64,8 @@ fn run_takes_positional_and_named_inputs_and_gives_the_same_bits_everywhere() {
     let named = golden_input(folder.path(), "cnn_qdq_u8s8_pc.onnx", "image");
     let mut results = Vec::new();
     let mut isas = vec!["auto", "scalar"];
-    if cfg!(target_arch = "x86_64") && std::arch::is_x86_feature_detected!("avx2") {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
         isas.push("avx2");
     }
     for (i, isa) in isas.iter().enumerate() {
