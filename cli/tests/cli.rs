@@ -1,16 +1,18 @@
 //! The program as scripts use it: input syntax, files, exit codes, machine-readable output.
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod common;
+
 use requant_ir::{Limits, Tensor, npz};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data").join(name)
 }
 
 fn requant<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_requant"))
+    common::program()
         .args(args)
         .env_remove("REQUANT_ISA")
         .output()
@@ -234,7 +236,7 @@ fn exit_codes() {
 #[test]
 fn an_isa_that_cannot_be_used_is_reported_from_the_environment_too() {
     let model = data("cnn/cnn_f32.onnx");
-    let output = Command::new(env!("CARGO_BIN_EXE_requant"))
+    let output = common::program()
         .args(["run", path(&model), "-i", "image=random"])
         .env("REQUANT_ISA", "amx")
         .output()

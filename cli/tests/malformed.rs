@@ -5,6 +5,8 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod common;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -14,11 +16,17 @@ fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data").join(name)
 }
 
-/// Runs `requant inspect FILE`, where the whole address space has no more than 256 MiB.
+/// Runs `requant inspect FILE`, where the whole address space has no more than 256 MiB (an emulator needs
+/// more for itself).
 fn inspect(file: &Path) -> Output {
+    let program = common::program();
+    let limit = if common::is_emulated() { "" } else { "ulimit -v 262144;" };
     let start = Instant::now();
     let output = Command::new("sh")
-        .args(["-c", "ulimit -v 262144; exec \"$0\" inspect \"$1\"", env!("CARGO_BIN_EXE_requant")])
+        .args(["-c", &format!("{limit} exec \"$@\""), "sh"])
+        .arg(program.get_program())
+        .args(program.get_args())
+        .arg("inspect")
         .arg(file)
         .output()
         .unwrap();
