@@ -216,7 +216,8 @@ impl Session {
             }
         }
         let around = Surroundings { constants: &plan.constants, inputs };
-        let par = self.model.pool().parallel();
+        let entered = self.model.pool().enter();
+        let par = entered.parallel();
         let steps = plan.steps.len();
         for (i, step) in plan.steps.iter().enumerate() {
             step.run(arena, around, par).map_err(|e| e.at(&plan.nodes[step.node].name))?;

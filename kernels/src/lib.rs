@@ -6,6 +6,7 @@
 pub mod broadcast;
 pub mod conv;
 pub mod cpu;
+mod crew;
 mod depthwise;
 pub mod elementwise;
 pub mod epilogue;

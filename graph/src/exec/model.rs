@@ -120,7 +120,7 @@ impl CompiledModel {
 
     /// Threads that one run uses.
     pub fn threads(&self) -> usize {
-        self.0.pool.parallel().threads()
+        self.0.pool.threads()
     }
 
     /// Bytes of packed weights, shared by all sessions; grows when a plan needs a new form.
@@ -179,7 +179,7 @@ impl Inner {
         Pipeline::new(FOLDING.to_vec()).run(&mut graph, &options)?;
         let target = Target {
             cpu: self.cpu,
-            threads: self.pool.parallel().threads(),
+            threads: self.pool.threads(),
             weights: &self.weights,
         };
         let program = lower(&graph, &target)?;

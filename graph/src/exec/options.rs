@@ -3,7 +3,7 @@
 use super::error::CompileError;
 use crate::pass::PipelineOptions;
 use requant_kernels::Cpu;
-use requant_kernels::par::{Parallel, RayonPool, Serial};
+use requant_kernels::par::{Crew, Parallel, RayonPool, Serial};
 use std::sync::Arc;
 
 /// Who computes.
@@ -71,10 +71,34 @@ impl Pool {
         }
     }
 
+    /// How many threads take part in a run.
+    pub(crate) fn threads(&self) -> usize {
+        match self {
+            Pool::Serial => 1,
+            Pool::Rayon(pool) => pool.threads(),
+        }
+    }
+
+    /// The threads for one run: the pool is entered once, not for each step.
+    pub(crate) fn enter(&self) -> Entered {
+        match self {
+            Pool::Serial => Entered::Serial,
+            Pool::Rayon(pool) => Entered::Crew(pool.crew()),
+        }
+    }
+}
+
+/// A pool that has been entered, until it is dropped.
+pub(crate) enum Entered {
+    Serial,
+    Crew(Crew),
+}
+
+impl Entered {
     pub(crate) fn parallel(&self) -> &dyn Parallel {
         match self {
-            Pool::Serial => &Serial,
-            Pool::Rayon(pool) => pool,
+            Entered::Serial => &Serial,
+            Entered::Crew(crew) => crew,
         }
     }
 }
