@@ -12,7 +12,6 @@ pub(crate) fn run() -> Result<()> {
     );
     println!("cpu: {}", engine::cpu_name());
     println!("cores: {}", std::thread::available_parallelism().map_or(1, usize::from));
-    println!("used: {}", Cpu::from_env()?.isa());
     let available = Cpu::available();
     for isa in Isa::ALL {
         let state = if available.contains(&isa) {
@@ -27,5 +26,6 @@ pub(crate) fn run() -> Result<()> {
     if let Ok(value) = std::env::var("REQUANT_ISA") {
         println!("REQUANT_ISA: {value}");
     }
+    println!("used: {}", Cpu::from_env().map_err(requant::Error::from)?.isa());
     Ok(())
 }
