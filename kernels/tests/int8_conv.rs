@@ -197,6 +197,14 @@ fn larger() -> impl Strategy<Value = Problem> {
         pads: [kernel / 2; 4],
         groups,
     };
+    // A 1-D convolution is one of images of height 1.
+    let line = ConvSpec {
+        in_h: 1,
+        in_w: 300,
+        kernel: [1, 3],
+        pads: [0, 1, 0, 1],
+        ..spec(3, 1, 40, 50, 1)
+    };
     prop_oneof![
         Just(spec(1, 1, 40, 70, 1)),
         Just(spec(1, 2, 64, 65, 1)),
@@ -205,6 +213,10 @@ fn larger() -> impl Strategy<Value = Problem> {
         Just(spec(3, 1, 96, 96, 96)),
         Just(spec(5, 2, 130, 130, 130)),
         Just(spec(3, 1, 12, 32, 4)),
+        Just(spec(3, 1, 70, 140, 1)),
+        Just(spec(3, 2, 128, 128, 32)),
+        Just(line),
+        Just(ConvSpec { dilations: [1, 2], ..line }),
     ]
     .prop_flat_map(with_data)
 }

@@ -14,6 +14,7 @@
 use std::mem::MaybeUninit;
 
 use crate::{
+    conv::BandSet,
     cpu::{Cpu, Isa},
     epilogue::{Epilogue, NR, Quant, Sign, TileOut, finish_tile},
 };
@@ -32,7 +33,7 @@ pub(crate) trait Dot {
     /// The sign of activations that are read in place; others, or all, are staged through [`Dot::stage`].
     const IN_PLACE: Option<Sign>;
     /// An activation as the dot product reads it.
-    type A: Copy;
+    type A: Copy + Into<i32>;
     /// KR activations, broadcast.
     type Splat: Copy;
     /// 16·KR weights.
@@ -132,33 +133,24 @@ pub(crate) struct Block<'a> {
 
 /// A tile's accumulators in memory, with all that the epilogue may ask for.
 pub(crate) struct Spill<'a> {
-    block: &'a Block<'a>,
+    epilogue: &'a Epilogue,
     acc: &'a mut [i32],
     width: usize,
-    a: *const u8,
+    columns: (usize, usize),
     to: TileOut,
+    row_sum: &'a dyn Fn(usize) -> i32,
 }
 
 impl Spill<'_> {
     /// Runs the epilogue.
     ///
     /// # Safety
-    /// As the tile that made the spill: its block is valid.
+    /// As [`finish`], which made the spill.
     #[inline(always)]
     pub(crate) unsafe fn finish(self) {
-        let Block { lda, k, a_sign, col, cols, .. } = *self.block;
-        let row_sum = |r: usize| {
-            // SAFETY: row `r` of the block's A holds `k` bytes.
-            let row = unsafe { std::slice::from_raw_parts(self.a.add(r * lda), k) };
-            match a_sign {
-                Sign::U8 => row.iter().map(|&v| i32::from(v)).sum(),
-                Sign::S8 => row.iter().map(|&v| i32::from(v as i8)).sum::<i32>(),
-            }
-        };
-        // SAFETY: the block's output and residual regions, offset to this tile's rows.
-        unsafe {
-            finish_tile(self.block.epilogue, self.acc, self.width, (col, cols), self.to, row_sum)
-        }
+        let Self { epilogue, acc, width, columns, to, row_sum } = self;
+        // SAFETY: same contract.
+        unsafe { finish_tile(epilogue, acc, width, columns, to, row_sum) }
     }
 }
 
@@ -179,6 +171,8 @@ pub(crate) struct KernelSet {
     pub(crate) in_place: Option<Sign>,
     /// `tiles[nv − 1]`: tiles of `nv` panels, by falling MR down to 1.
     pub(crate) tiles: &'static [&'static [Ukernel]],
+    /// The same tiles over the pixels of a band, where the ISA has them.
+    pub(crate) band: Option<&'static BandSet>,
 }
 
 impl std::fmt::Debug for KernelSet {
@@ -246,7 +240,6 @@ macro_rules! for_each_row {
         })+
     };
 }
-#[cfg(target_arch = "x86_64")]
 pub(crate) use for_each_row;
 
 /// Computes the tile of `MR` rows that starts at `row`.
@@ -257,14 +250,7 @@ unsafe fn tile<D: Dot, const MR: usize, const NV: usize>(block: &Block<'_>, row:
     // biases and multipliers are padded to whole panels; the features are the entry point's.
     unsafe {
         let a = block.a.add(row * lda);
-        let bias = epilogue.bias.as_ptr().add(col);
-        let mut acc = [[D::start(bias); NV]; MR];
-        #[allow(clippy::needless_range_loop, reason = "v is the second index of acc")]
-        for v in 1..NV {
-            let start = D::start(bias.add(v * NR));
-            for_each_row!(r < MR { acc[r][v] = start; });
-        }
-
+        let mut acc = start::<D, MR, NV>(epilogue, col);
         let mut staged = MaybeUninit::<[[D::A; KC]; MR]>::uninit();
         let mut done = 0;
         while done < k {
@@ -279,31 +265,100 @@ unsafe fn tile<D: Dot, const MR: usize, const NV: usize>(block: &Block<'_>, row:
                 }
                 (rows.cast_const(), KC, len.div_ceil(D::KR))
             };
-            let weights = b.add(done * NR);
-            for g in 0..groups {
-                let mut bv = [D::load_b(weights.add(g * NR * D::KR)); NV];
-                for (v, bv) in bv.iter_mut().enumerate().skip(1) {
-                    *bv = D::load_b(weights.add(v * panel + g * NR * D::KR));
-                }
-                for_each_row!(r < MR {
-                    let av = D::splat(rows.add(r * ld + g * D::KR));
-                    for (acc, bv) in acc[r].iter_mut().zip(bv) {
-                        *acc = D::dot(*acc, av, bv);
-                    }
-                });
-            }
+            accumulate::<D, MR, NV>(
+                &mut acc,
+                |r| rows.wrapping_add(r * ld),
+                b.add(done * NR),
+                panel,
+                groups,
+            );
             done += groups * D::KR;
         }
 
-        let TileOut { out, ldc, residual, ldr } = block.to;
-        let out = out.add(row * ldc);
+        let row_sum = |r: usize| {
+            // SAFETY: row `r` of the block's A holds `k` bytes.
+            let row = std::slice::from_raw_parts(a.add(r * lda), k);
+            match a_sign {
+                Sign::U8 => row.iter().map(|&v| i32::from(v)).sum(),
+                Sign::S8 => row.iter().map(|&v| i32::from(v as i8)).sum::<i32>(),
+            }
+        };
+        finish::<D, MR, NV>(acc, epilogue, (col, cols), block.to.at_row(row), &row_sum);
+    }
+}
+
+/// Accumulators of a tile whose first column is `col`, a multiple of 16, at their biases.
+///
+/// # Safety
+/// The epilogue has columns from `col` on in so many panels; the target features of `D` are supported.
+#[inline(always)]
+pub(crate) unsafe fn start<D: Dot, const MR: usize, const NV: usize>(
+    epilogue: &Epilogue,
+    col: usize,
+) -> [[D::Acc; NV]; MR] {
+    // SAFETY: biases are padded to whole panels; the rest is the caller's promise.
+    unsafe {
+        let bias = epilogue.bias.as_ptr().add(col);
+        let mut acc = [[D::start(bias); NV]; MR];
+        #[allow(clippy::needless_range_loop, reason = "v is the second index of acc")]
+        for v in 1..NV {
+            let start = D::start(bias.add(v * NR));
+            for_each_row!(r < MR { acc[r][v] = start; });
+        }
+        acc
+    }
+}
+
+/// Adds `groups` groups of KR products to a tile: of the rows of A that start at `row(0)` … `row(MR − 1)`, and the
+/// panels of B at `weights`, `panel` bytes apart.
+///
+/// # Safety
+/// So many groups of every row and panel are readable; the target features of `D` are supported.
+#[inline(always)]
+pub(crate) unsafe fn accumulate<D: Dot, const MR: usize, const NV: usize>(
+    acc: &mut [[D::Acc; NV]; MR],
+    row: impl Fn(usize) -> *const D::A,
+    weights: *const i8,
+    panel: usize,
+    groups: usize,
+) {
+    for g in 0..groups {
+        // SAFETY: group `g` of what the caller grants.
+        unsafe {
+            let mut bv = [D::load_b(weights.add(g * NR * D::KR)); NV];
+            for (v, bv) in bv.iter_mut().enumerate().skip(1) {
+                *bv = D::load_b(weights.add(v * panel + g * NR * D::KR));
+            }
+            for_each_row!(r < MR {
+                let av = D::splat(row(r).add(g * D::KR));
+                for (acc, bv) in acc[r].iter_mut().zip(bv) {
+                    *acc = D::dot(*acc, av, bv);
+                }
+            });
+        }
+    }
+}
+
+/// Writes a tile of accumulators. `row_sum(r)` is `Σ_k a` of its row `r`, asked for where weights have zero points.
+///
+/// # Safety
+/// As [`finish_tile`], and the target features of `D` are supported.
+#[inline(always)]
+pub(crate) unsafe fn finish<D: Dot, const MR: usize, const NV: usize>(
+    acc: [[D::Acc; NV]; MR],
+    epilogue: &Epilogue,
+    (col, cols): (usize, usize),
+    to: TileOut,
+    row_sum: &dyn Fn(usize) -> i32,
+) {
+    // SAFETY: multipliers are padded to whole panels; the memory has room for the tile, and is written before it is
+    // read; the rest is the caller's promise.
+    unsafe {
         if let Some((quant, multiplier)) = epilogue.plain_half_even()
-            && D::requantize(&acc, quant, multiplier.as_ptr().add(col), cols, out, ldc)
+            && D::requantize(&acc, quant, multiplier.as_ptr().add(col), cols, to.out, to.ldc)
         {
             return;
         }
-        let residual =
-            if epilogue.residual().is_some() { residual.add(row * ldr) } else { residual };
         let mut spilled = MaybeUninit::<[[[i32; NR]; NV]; MR]>::uninit();
         let memory = spilled.as_mut_ptr().cast::<i32>();
         for_each_row!(r < MR {
@@ -312,7 +367,7 @@ unsafe fn tile<D: Dot, const MR: usize, const NV: usize>(block: &Block<'_>, row:
             }
         });
         let acc = std::slice::from_raw_parts_mut(memory, MR * NV * NR);
-        D::finish(Spill { block, acc, width: NV * NR, a, to: TileOut { out, ldc, residual, ldr } });
+        D::finish(Spill { epilogue, acc, width: NV * NR, columns: (col, cols), to, row_sum });
     }
 }
 
@@ -332,6 +387,7 @@ macro_rules! kernel_set {
                 }
                 $crate::gemm::kernel::Ukernel { mr: $mr, run }
             }),+]),+],
+            band: Some($crate::conv::band_set!(#[$attr] $dot, $([$($mr x $nv),+]),+)),
         };
     };
 }

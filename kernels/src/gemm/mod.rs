@@ -129,6 +129,11 @@ impl PackedB {
         self.layout.n
     }
 
+    /// Panels of 16 columns.
+    pub(crate) fn panels(&self) -> usize {
+        self.layout.panels()
+    }
+
     /// How the activations' bytes are read.
     pub fn a_sign(&self) -> Sign {
         self.a_sign
