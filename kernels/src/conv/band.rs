@@ -88,13 +88,15 @@ pub(super) struct Band {
 }
 
 impl Band {
-    /// The bands of `window` for weights in the order `order`, if that order can be read from one.
+    /// The bands of `window` for weights in the order `order`, if that order can be read from one. `exact` says whether
+    /// kernels read nothing but the values of a segment, if these are whole groups of KR.
     pub(super) fn new(
         set: &'static BandSet,
         sign: Sign,
         window: Window,
         order: KOrder,
         kr: usize,
+        exact: bool,
         pad_value: u8,
     ) -> Option<Self> {
         let Window { image, channels, origin, kernel: [kh, kw], strides, dilations, out } = window;
@@ -110,7 +112,8 @@ impl Band {
         };
         let inside = (0..2)
             .all(|axis| origin[axis] >= 0 && origin[axis] as usize + reach(axis) <= image[axis]);
-        let in_place = inside && set.in_place == Some(sign) && order.len.is_multiple_of(kr);
+        let in_place =
+            inside && exact && set.in_place == Some(sign) && order.len.is_multiple_of(kr);
         let columns = if in_place { image[1] } else { reach(1) };
         let row = columns * channels;
         let (taps, len) = if one_run { (order.taps, order.len) } else { (1, per_tap) };

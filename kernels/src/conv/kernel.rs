@@ -8,6 +8,7 @@
 
 use std::ops::Range;
 
+use super::spread::{Lanes, Spread};
 use crate::{
     epilogue::{Epilogue, NR, Sign, TileOut},
     gemm::{
@@ -26,31 +27,47 @@ pub(crate) struct PixelSteps {
 
 impl PixelSteps {
     #[inline(always)]
-    fn walk(self, pixel: usize) -> Walk {
+    pub(super) fn walk(self, pixel: usize) -> Walk {
         let (row, x) = (pixel / self.width, pixel % self.width);
         Walk { steps: self, x, at: row * self.row_step + x * self.step }
     }
 }
 
 /// The offsets of consecutive pixels.
-struct Walk {
+pub(super) struct Walk {
     steps: PixelSteps,
     x: usize,
     at: usize,
 }
 
 impl Walk {
+    /// The offsets of the next `MR` pixels.
     #[inline(always)]
-    fn next(&mut self) -> usize {
+    pub(super) fn next<const MR: usize>(&mut self) -> [usize; MR] {
+        let PixelSteps { width, step, .. } = self.steps;
+        let mut offsets = [0; MR];
+        if MR <= width - self.x {
+            for_each_row!(r < MR { offsets[r] = self.at + r * step; });
+            self.advance(MR);
+        } else {
+            for_each_row!(r < MR {
+                offsets[r] = self.at;
+                self.advance(1);
+            });
+        }
+        offsets
+    }
+
+    /// Goes on by so many pixels of this row.
+    #[inline(always)]
+    fn advance(&mut self, pixels: usize) {
         let PixelSteps { width, step, row_step } = self.steps;
-        let at = self.at;
-        self.x += 1;
-        self.at += step;
+        self.x += pixels;
+        self.at += pixels * step;
         if self.x == width {
             self.x = 0;
             self.at = self.at + row_step - width * step;
         }
-        at
     }
 }
 
@@ -67,23 +84,45 @@ pub(crate) struct Patch<'a> {
 /// Pixels of a band times some neighbouring panels of weights, of which each segment fills whole groups of KR.
 pub(crate) struct BandBlock<'a> {
     /// The values of pixel 0 at offset 0.
-    band: *const u8,
-    patch: Patch<'a>,
+    pub(super) band: *const u8,
+    pub(super) patch: Patch<'a>,
     /// What was added to the stored activations.
     offset: i32,
-    first: usize,
+    pub(super) first: usize,
     /// A multiple of the tile's MR.
-    pixels: usize,
-    b: *const i8,
+    pub(super) pixels: usize,
+    pub(super) b: *const i8,
     panel: usize,
-    col: usize,
-    cols: usize,
-    epilogue: &'a Epilogue,
+    pub(super) col: usize,
+    pub(super) cols: usize,
+    pub(super) epilogue: &'a Epilogue,
     /// At pixel `first`, column `col`.
-    to: TileOut,
+    pub(super) to: TileOut,
+    /// What the columns of a spread panel read of 16 channels.
+    pub(super) lanes: &'a [Lanes],
+}
+
+impl BandBlock<'_> {
+    /// Computes so many pixels from `first` on, with tiles by falling MR down to 1.
+    ///
+    /// # Safety
+    /// As [`band_block`].
+    unsafe fn run(mut self, tiles: &[BandKernel], mut pixels: usize) {
+        for tile in tiles {
+            self.pixels = pixels / tile.mr * tile.mr;
+            if self.pixels > 0 {
+                // SAFETY: the next of the pixels that the caller granted.
+                unsafe { (tile.run)(&self) };
+                self.first += self.pixels;
+                self.to = self.to.at_row(self.pixels);
+                pixels -= self.pixels;
+            }
+        }
+    }
 }
 
 /// A tile function and the number of pixels it computes at a time.
+#[derive(Debug)]
 pub(crate) struct BandKernel {
     pub(crate) mr: usize,
     /// # Safety
@@ -138,50 +177,91 @@ pub(crate) unsafe fn band_block(
     panels: Range<usize>,
     to: TileOut,
 ) {
-    let Core { layout, packed, epilogue, a_sign, set: gemm } = *core;
-    let groups = patch.segments.len() * patch.len.div_ceil(gemm.kr);
-    assert!(
-        panels.end <= layout.panels()
-            && packed.len() >= layout.bytes()
-            && groups * gemm.kr == layout.k.next_multiple_of(gemm.kr)
-            && epilogue.n() == layout.n
-    );
-    let panel = layout.panel_bytes();
+    check(core, patch, panels.end);
     let mut p = panels.start;
     while p < panels.end {
         let width = set.panels_per_tile(panels.end - p);
-        let col = p * NR;
-        let shift = col - panels.start * NR;
-        let to = TileOut {
-            out: to.out.wrapping_add(shift * epilogue.element_bytes()),
-            residual: to.residual.wrapping_add(shift),
-            ..to
-        };
-        let mut done = 0;
-        for tile in set.tiles[width - 1] {
-            let count = (pixels.len() - done) / tile.mr * tile.mr;
-            if count == 0 {
-                continue;
-            }
-            let block = BandBlock {
-                band,
-                patch,
-                offset: gemm.offset(a_sign),
-                first: pixels.start + done,
-                pixels: count,
-                b: packed[p * panel..].as_ptr(),
-                panel,
-                col,
-                cols: (layout.n - col).min(width * NR),
-                epilogue,
-                to: to.at_row(done),
-            };
-            // SAFETY: some of the pixels and columns of what the caller granted; the assertion above keeps the tile's
-            // panels inside `packed`.
-            unsafe { (tile.run)(&block) };
-            done += count;
-        }
+        let to = at_panel(core, to, p - panels.start);
+        let block = BandBlock { band, ..block(core, patch, pixels.start, p, width, to) };
+        // SAFETY: some of the columns that the caller granted; the check keeps the tile's panels inside the weights.
+        unsafe { block.run(set.tiles[width - 1], pixels.len()) };
         p += width;
+    }
+}
+
+/// [`band_block`] for weights that are packed to be spread over the groups of `spread`.
+///
+/// # Safety
+/// As [`band_block`], where each panel reads 16 values of each segment from its own first channel on.
+pub(crate) unsafe fn spread_block(
+    core: &Core<'_>,
+    set: &BandSet,
+    spread: &Spread,
+    band: *const u8,
+    patch: Patch<'_>,
+    pixels: Range<usize>,
+    panels: Range<usize>,
+    to: TileOut,
+) {
+    check(core, patch, panels.end);
+    for p in panels.clone() {
+        let to = at_panel(core, to, p - panels.start);
+        let block = BandBlock {
+            band: band.wrapping_add(spread.first_channel(p) * set.value_bytes),
+            lanes: &spread.lanes,
+            ..block(core, patch, pixels.start, p, 1, to)
+        };
+        // SAFETY: as in `band_block`; a segment has as many groups of KR as there are lanes.
+        unsafe { block.run(spread.set.tiles, pixels.len()) };
+    }
+}
+
+/// Panics unless weights are as long as said, and their K is that of `patch`.
+fn check(core: &Core<'_>, patch: Patch<'_>, panels: usize) {
+    let Core { layout, packed, epilogue, set, .. } = *core;
+    let groups = patch.segments.len() * patch.len.div_ceil(set.kr);
+    assert!(
+        panels <= layout.panels()
+            && packed.len() >= layout.bytes()
+            && groups * set.kr == layout.k.next_multiple_of(set.kr)
+            && epilogue.n() == layout.n
+    );
+}
+
+/// `to`, so many panels on.
+fn at_panel(core: &Core<'_>, to: TileOut, panels: usize) -> TileOut {
+    let shift = panels * NR;
+    TileOut {
+        out: to.out.wrapping_add(shift * core.epilogue.element_bytes()),
+        residual: to.residual.wrapping_add(shift),
+        ..to
+    }
+}
+
+/// The block of `width` panels from `panel` on, of no pixels and no band yet.
+fn block<'a>(
+    core: &Core<'a>,
+    patch: Patch<'a>,
+    first: usize,
+    panel: usize,
+    width: usize,
+    to: TileOut,
+) -> BandBlock<'a> {
+    let Core { layout, packed, epilogue, a_sign, set } = *core;
+    let col = panel * NR;
+    BandBlock {
+        band: std::ptr::null(),
+        patch,
+        offset: set.offset(a_sign),
+        first,
+        pixels: 0,
+        b: packed[panel * layout.panel_bytes()..].as_ptr(),
+        panel: layout.panel_bytes(),
+        col,
+        cols: (layout.n - col).min(width * NR),
+        epilogue,
+        to,
+        lanes: &[],
     }
 }
 
@@ -191,20 +271,25 @@ pub(crate) unsafe fn band_block(
 /// As [`BandKernel::run`].
 #[inline(always)]
 pub(crate) unsafe fn run_band<D: Dot, const MR: usize, const NV: usize>(block: &BandBlock<'_>) {
+    let mut walk = block.patch.steps.walk(block.first);
     for done in (0..block.pixels).step_by(MR) {
+        let offsets = walk.next();
         // SAFETY: `done + MR <= block.pixels`, so the tile's pixels lie inside the block's.
-        unsafe { tile::<D, MR, NV>(block, done) }
+        unsafe { tile::<D, MR, NV>(block, done, offsets) }
     }
 }
 
-/// Computes the tile of `MR` pixels after the first `done`.
+/// Computes the tile of `MR` pixels after the first `done`, which are at `offsets`.
 #[inline(always)]
-unsafe fn tile<D: Dot, const MR: usize, const NV: usize>(block: &BandBlock<'_>, done: usize) {
-    let BandBlock { band, patch, offset, first, b, panel, col, cols, epilogue, to, .. } = *block;
-    let Patch { steps, segments, len } = patch;
-    let mut walk = steps.walk(first + done);
+unsafe fn tile<D: Dot, const MR: usize, const NV: usize>(
+    block: &BandBlock<'_>,
+    done: usize,
+    offsets: [usize; MR],
+) {
+    let BandBlock { band, patch, offset, b, panel, col, cols, epilogue, to, .. } = *block;
+    let Patch { segments, len, .. } = patch;
     let mut pixels = [band.cast::<D::A>(); MR];
-    for_each_row!(r < MR { pixels[r] = pixels[r].wrapping_add(walk.next()); });
+    for_each_row!(r < MR { pixels[r] = pixels[r].wrapping_add(offsets[r]); });
     let groups = len.div_ceil(D::KR);
     // SAFETY: the segments of these pixels are readable, the panels hold so many groups for each, and the tile's output
     // is exclusive (contract of `band_block`); the features are the entry point's.

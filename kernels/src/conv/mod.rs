@@ -11,12 +11,14 @@
 //! | any other | GEMM tiles over a band of padded input rows, or over the image itself where nothing is padded |
 //! | dilated kernel rows of odd channels, ISAs without such tiles | im2col of a block of pixels, then GEMM |
 //!
-//! Groups of few columns are merged: weights of several groups form the diagonal blocks of one panel.
+//! Groups of few columns share panels: each column reads the channels of its own (x86), or weights of several groups
+//! form the diagonal blocks of one panel.
 
 mod band;
 mod geometry;
 mod im2col;
 pub(crate) mod kernel;
+mod spread;
 mod transpose;
 
 use std::{fmt, ops::Range, sync::Arc};
@@ -25,7 +27,8 @@ pub(crate) use self::kernel::{BandSet, band_set};
 use self::{
     band::{Band, KOrder},
     im2col::Patches,
-    kernel::band_block,
+    kernel::{band_block, spread_block},
+    spread::Spread,
 };
 pub use self::{
     geometry::{ConvGeometry, ConvSpec},
@@ -68,6 +71,8 @@ enum PackedForm {
         order: KOrder,
         set: &'static KernelSet,
         sums: Vec<i32>,
+        /// The groups of one matrix for all of them, of which each column holds the weights of its own.
+        spread: Option<Spread>,
     },
     Depthwise(PackedDepthwise),
 }
@@ -121,15 +126,26 @@ impl PackedConv {
             )?)
         } else {
             let set = KernelSet::of(cpu);
-            let merged = if w_zero.is_none() { merged_groups(out_c / groups, groups) } else { 1 };
-            let (n, channels) = (merged * (out_c / groups), merged * in_c);
+            let n = out_c / groups;
+            let spread = match w_zero {
+                None => Spread::new(set, groups, in_c, n),
+                Some(_) => None,
+            };
+            let merged = if w_zero.is_none() { merged_groups(n, groups) } else { 1 };
+            // Groups of a matrix, and those that a column reads the channels of.
+            let (merged, read) = match &spread {
+                Some(spread) => (groups, spread.channels / in_c),
+                None => (merged, merged),
+            };
+            let (n, channels) = (merged * n, read * in_c);
             let all = checked_product("input channels", &[groups, in_c])?;
-            let order = KOrder::new(shape.kernel, channels, channels == all, set.kr);
+            let order =
+                KOrder::new(shape.kernel, channels, channels == all && spread.is_none(), set.kr);
             let pack = |matrix: usize| {
                 let w_zero = w_zero.as_ref().map(|z| &z[matrix * n..(matrix + 1) * n]);
                 PackedB::pack_from(cpu, order.k(), n, w_zero, a_sign, |k, o| {
                     let Some((tap, c)) = order.tap_and_channel(k) else { return 0 };
-                    if c / in_c != o / (out_c / groups) {
+                    if c / in_c != o / (out_c / groups) % read {
                         return 0;
                     }
                     weights[((matrix * n + o) * in_c + c % in_c) * kh * kw + tap]
@@ -140,7 +156,7 @@ impl PackedConv {
                 let zero = w_zero.as_ref().map_or(0, |z| z[o]);
                 weights[o * k..(o + 1) * k].iter().map(|&w| i32::from(w) - zero).sum()
             };
-            PackedForm::Gemm { matrices, order, set, sums: (0..out_c).map(sum).collect() }
+            PackedForm::Gemm { matrices, order, set, sums: (0..out_c).map(sum).collect(), spread }
         };
         Ok(Self { shape, a_sign, form })
     }
@@ -233,7 +249,7 @@ impl Conv {
         }
         check_len("bias", bias.len(), spec.out_c)?;
         let form = match &packed.form {
-            PackedForm::Gemm { matrices, order, set, .. } => {
+            PackedForm::Gemm { matrices, order, set, spread, .. } => {
                 let n = spec.out_c / matrices.len().max(1);
                 let epilogue = |(matrix, packed): (usize, &PackedB)| {
                     let channels = matrix * n..(matrix + 1) * n;
@@ -246,7 +262,8 @@ impl Conv {
                     matrices.iter().enumerate().map(epilogue).collect::<Result<_, _>>()?;
                 let band = |band_set| {
                     let window = geometry.window();
-                    Band::new(band_set, packed.a_sign, window, *order, set.kr, pad_value)
+                    let exact = spread.as_ref().is_none_or(|spread| spread.is_exact(n));
+                    Band::new(band_set, packed.a_sign, window, *order, set.kr, exact, pad_value)
                 };
                 let method = if geometry.is_pointwise() {
                     Method::Pointwise
@@ -321,8 +338,9 @@ impl Conv {
         }
         let x = &x[..geometry.input_len()];
         match (&self.form, &self.packed.form) {
-            (Form::Gemm(epilogues, method), PackedForm::Gemm { matrices, order, .. }) => {
-                let cores = Cores { matrices, epilogues, order: *order };
+            (Form::Gemm(epilogues, method), PackedForm::Gemm { matrices, order, spread, .. }) => {
+                let spread = spread.as_ref();
+                let cores = Cores { matrices, epilogues, order: *order, spread };
                 match method {
                     Method::Pointwise => {
                         let n = geometry.spec().out_c;
@@ -407,15 +425,11 @@ impl Conv {
                     let out = y.rect(pixels.clone(), bytes, ldc);
                     let to = TileOut { out, ldc, residual, ldr: out_c };
                     let values = values.add(matrix * channels * band.set().value_bytes);
-                    band_block(
-                        &core,
-                        band.set(),
-                        values,
-                        band.patch(),
-                        0..pixels.len(),
-                        panels,
-                        to,
-                    );
+                    let (set, patch, pixels) = (band.set(), band.patch(), 0..pixels.len());
+                    match cores.spread {
+                        Some(s) => spread_block(&core, set, s, values, patch, pixels, panels, to),
+                        None => band_block(&core, set, values, patch, pixels, panels, to),
+                    }
                 }
             }
         });
@@ -430,7 +444,7 @@ impl Conv {
         scratch: &mut [u8],
         cores: Cores<'_>,
     ) {
-        let Cores { matrices, epilogues, order } = cores;
+        let Cores { matrices, epilogues, order, .. } = cores;
         let patches = self.patches(matrices, order, par.threads());
         let out_c = self.geometry.spec().out_c;
         let n = out_c / matrices.len();
@@ -475,6 +489,7 @@ struct Cores<'a> {
     matrices: &'a [PackedB],
     epilogues: &'a [Epilogue],
     order: KOrder,
+    spread: Option<&'a Spread>,
 }
 
 impl<'a> Cores<'a> {

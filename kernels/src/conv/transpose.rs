@@ -357,7 +357,15 @@ impl ConvTranspose {
             };
             let set = packed.set.band;
             let band = set.and_then(|set| {
-                Band::new(set, packed.a_sign, window, phase.order, packed.set.kr, x_zero as u8)
+                Band::new(
+                    set,
+                    packed.a_sign,
+                    window,
+                    phase.order,
+                    packed.set.kr,
+                    true,
+                    x_zero as u8,
+                )
             });
             Ok(Phase {
                 first: [y.0, x.0],

@@ -12,9 +12,9 @@ pub(crate) mod kernel;
 pub(crate) mod pack;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
-mod x86_avx2;
+pub(crate) mod x86_avx2;
 #[cfg(target_arch = "x86_64")]
-mod x86_avx512vnni;
+pub(crate) mod x86_avx512vnni;
 
 use std::{fmt, sync::Arc};
 
