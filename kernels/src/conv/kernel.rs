@@ -13,7 +13,7 @@ use crate::{
     epilogue::{Epilogue, NR, Sign, TileOut},
     gemm::{
         Core,
-        kernel::{Dot, accumulate, finish, for_each_row, start},
+        kernel::{Dot, finish, for_each_row, group, start},
     },
 };
 
@@ -297,9 +297,11 @@ unsafe fn tile<D: Dot, const MR: usize, const NV: usize>(
         let mut acc = start::<D, MR, NV>(epilogue, col);
         let mut weights = b;
         for &segment in segments {
-            let row = |r: usize| pixels[r].add(segment);
-            accumulate::<D, MR, NV>(&mut acc, row, weights, panel, groups);
-            weights = weights.add(groups * NR * D::KR);
+            for g in 0..groups {
+                let row = |r: usize| pixels[r].wrapping_add(segment + g * D::KR);
+                group::<D, MR, NV>(&mut acc, row, (weights, panel));
+                weights = weights.add(NR * D::KR);
+            }
         }
         let row_sum = |r: usize| {
             let value = |a: &D::A| match D::IN_PLACE {
@@ -312,13 +314,13 @@ unsafe fn tile<D: Dot, const MR: usize, const NV: usize>(
             };
             segments.iter().map(sum).sum::<i32>() - offset * (segments.len() * len) as i32
         };
-        finish::<D, MR, NV>(acc, epilogue, (col, cols), to.at_row(done), &row_sum);
+        finish::<D, MR, NV>(acc, epilogue, (col, cols), to.at_row(done), row_sum);
     }
 }
 
 /// The [`BandSet`] of an ISA, with the tiles of its GEMM: each the generic tile compiled under the given attribute.
 macro_rules! band_set {
-    (#[$attr:meta] $dot:ty, $([$($mr:literal x $nv:literal),+]),+) => {{
+    (#[$attr:meta] $dot:ty, $([$($mr:literal x $nv:literal $(x $u:literal)?),+]),+) => {{
         use $crate::{conv::kernel::{BandBlock, BandKernel, BandSet, run_band}, epilogue::Sign, gemm::kernel::Dot};
         #[$attr]
         unsafe fn stage(src: *const u8, len: usize, sign: Sign, dst: *mut u8) {

@@ -9,7 +9,9 @@
 
 use super::kernel::{BandBlock, BandKernel};
 #[cfg(target_arch = "x86_64")]
-use crate::gemm::{x86_avx2::Avx2, x86_avx512vnni::Avx512Vnni};
+use crate::gemm::{
+    x86_avx2::Avx2, x86_avx512bw::Avx512Bw, x86_avx512vnni::Avx512Vnni, x86_avxvnni::AvxVnni,
+};
 use crate::{
     cpu::Isa,
     epilogue::NR,
@@ -83,6 +85,10 @@ impl SpreadSet {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => Some(&AVX2),
             #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => Some(&AVXVNNI),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bw => Some(&AVX512BW),
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni => Some(&AVX512VNNI),
             _ => None,
         }
@@ -100,34 +106,85 @@ trait SpreadDot: Dot {
 }
 
 #[cfg(target_arch = "x86_64")]
-impl SpreadDot for Avx512Vnni {
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::{Avx2, Avx512Bw, Avx512Vnni, AvxVnni, Dot, Lanes, SpreadDot};
+
+    /// The lanes of 16 channels.
     #[inline(always)]
-    unsafe fn spread_dot(acc: Self::Acc, a: *const u8, lanes: &Lanes, b: Self::B) -> Self::Acc {
-        use std::arch::x86_64::*;
-        // SAFETY: the caller grants 16 bytes and the features; lanes are 64 bytes.
+    unsafe fn zmm(channels: __m512i, lanes: &Lanes) -> __m512i {
+        // SAFETY: the caller grants the features; lanes are 64 bytes.
+        unsafe { _mm512_permutexvar_epi32(_mm512_loadu_si512(lanes.as_ptr().cast()), channels) }
+    }
+
+    /// The same in two registers.
+    #[inline(always)]
+    unsafe fn ymms(channels: __m256i, lanes: &Lanes) -> [__m256i; 2] {
+        let lanes = lanes.as_ptr();
+        // SAFETY: as above.
         unsafe {
-            let channels = _mm512_castsi128_si512(_mm_loadu_si128(a.cast()));
-            let lanes = _mm512_loadu_si512(lanes.as_ptr().cast());
-            _mm512_dpbusd_epi32(acc, _mm512_permutexvar_epi32(lanes, channels), b)
+            [lanes, lanes.add(8)].map(|lanes| {
+                _mm256_permutevar8x32_epi32(channels, _mm256_loadu_si256(lanes.cast()))
+            })
         }
     }
-}
 
-#[cfg(target_arch = "x86_64")]
-impl SpreadDot for Avx2 {
-    #[inline(always)]
-    unsafe fn spread_dot(acc: Self::Acc, a: *const i16, lanes: &Lanes, b: Self::B) -> Self::Acc {
-        use std::arch::x86_64::*;
-        // SAFETY: the caller grants 16 values of 2 bytes and the features; lanes are 64 bytes.
-        unsafe {
-            let channels = _mm256_loadu_si256(a.cast());
-            let dot = |acc, lanes: *const i32, b| {
-                let lanes = _mm256_loadu_si256(lanes.cast());
-                let a = _mm256_permutevar8x32_epi32(channels, lanes);
-                _mm256_add_epi32(acc, _mm256_madd_epi16(a, b))
-            };
-            let lanes = lanes.as_ptr();
-            [dot(acc[0], lanes, b[0]), dot(acc[1], lanes.add(8), b[1])]
+    impl SpreadDot for Avx512Vnni {
+        #[inline(always)]
+        unsafe fn spread_dot(acc: Self::Acc, a: *const u8, lanes: &Lanes, b: Self::B) -> Self::Acc {
+            // SAFETY: the caller grants 16 bytes and the features.
+            unsafe {
+                Self::dot(acc, zmm(_mm512_castsi128_si512(_mm_loadu_si128(a.cast())), lanes), b)
+            }
+        }
+    }
+
+    impl SpreadDot for Avx512Bw {
+        #[inline(always)]
+        unsafe fn spread_dot(
+            acc: Self::Acc,
+            a: *const i16,
+            lanes: &Lanes,
+            b: Self::B,
+        ) -> Self::Acc {
+            // SAFETY: the caller grants 32 bytes and the features.
+            unsafe {
+                Self::dot(acc, zmm(_mm512_castsi256_si512(_mm256_loadu_si256(a.cast())), lanes), b)
+            }
+        }
+    }
+
+    impl SpreadDot for AvxVnni {
+        #[inline(always)]
+        unsafe fn spread_dot(acc: Self::Acc, a: *const u8, lanes: &Lanes, b: Self::B) -> Self::Acc {
+            // SAFETY: the caller grants 16 bytes and the features.
+            unsafe {
+                let a = ymms(_mm256_castsi128_si256(_mm_loadu_si128(a.cast())), lanes);
+                [
+                    _mm256_dpbusd_avx_epi32(acc[0], a[0], b[0]),
+                    _mm256_dpbusd_avx_epi32(acc[1], a[1], b[1]),
+                ]
+            }
+        }
+    }
+
+    impl SpreadDot for Avx2 {
+        #[inline(always)]
+        unsafe fn spread_dot(
+            acc: Self::Acc,
+            a: *const i16,
+            lanes: &Lanes,
+            b: Self::B,
+        ) -> Self::Acc {
+            // SAFETY: the caller grants 32 bytes and the features.
+            unsafe {
+                let a = ymms(_mm256_loadu_si256(a.cast()), lanes);
+                [
+                    _mm256_add_epi32(acc[0], _mm256_madd_epi16(a[0], b[0])),
+                    _mm256_add_epi32(acc[1], _mm256_madd_epi16(a[1], b[1])),
+                ]
+            }
         }
     }
 }
@@ -160,7 +217,7 @@ unsafe fn run_spread<D: SpreadDot, const MR: usize>(block: &BandBlock<'_>) {
                 }
             }
             // Weights with zero points are not packed in this form.
-            finish::<D, MR, 1>(acc, epilogue, (col, cols), to.at_row(done), &|_| 0);
+            finish::<D, MR, 1>(acc, epilogue, (col, cols), to.at_row(done), |_| 0);
         }
     }
 }
@@ -194,4 +251,18 @@ spread_set!(
     #[target_feature(enable = "avx2,fma")]
     Avx2,
     [4, 1]
+);
+#[cfg(target_arch = "x86_64")]
+spread_set!(
+    AVXVNNI,
+    #[target_feature(enable = "avxvnni,avx2,fma")]
+    AvxVnni,
+    [4, 1]
+);
+#[cfg(target_arch = "x86_64")]
+spread_set!(
+    AVX512BW,
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+    Avx512Bw,
+    [12, 4, 1]
 );

@@ -16,7 +16,7 @@ use std::mem::MaybeUninit;
 use crate::{
     conv::BandSet,
     cpu::{Cpu, Isa},
-    epilogue::{Epilogue, NR, Quant, Sign, TileOut, finish_tile},
+    epilogue::{Epilogue, Kind, NR, Quant, Sign, TileOut, finish_tile},
 };
 
 /// Values of a row of A that are staged at a time: small enough for the stack and L1, a multiple of every KR.
@@ -32,6 +32,8 @@ pub(crate) trait Dot {
     const KR: usize;
     /// The sign of activations that are read in place; others, or all, are staged through [`Dot::stage`].
     const IN_PLACE: Option<Sign>;
+    /// Whether K may come in several parts, through [`Block::partial`]; tiles are one panel wide then.
+    const PARTIAL: bool = false;
     /// An activation as the dot product reads it.
     type A: Copy + Into<i32>;
     /// KR activations, broadcast.
@@ -51,8 +53,46 @@ pub(crate) trait Dot {
     unsafe fn dot(acc: Self::Acc, a: Self::Splat, b: Self::B) -> Self::Acc;
     /// Writes the 16 accumulators to `out`.
     unsafe fn store(acc: Self::Acc, out: *mut i32);
+    /// The sum of two sets of accumulators.
+    #[inline(always)]
+    unsafe fn add(acc: Self::Acc, other: Self::Acc) -> Self::Acc {
+        let (mut sum, mut more) = ([0; NR], [0; NR]);
+        // SAFETY: the arrays hold 16 values; the caller grants the features.
+        unsafe {
+            Self::store(acc, sum.as_mut_ptr());
+            Self::store(other, more.as_mut_ptr());
+            sum.iter_mut().zip(more).for_each(|(s, m): (&mut i32, i32)| *s = s.wrapping_add(m));
+            Self::start(sum.as_ptr())
+        }
+    }
+    /// `acc[j] − sum · zeros[j]`.
+    #[inline(always)]
+    unsafe fn sub_zeros(acc: Self::Acc, sum: i32, zeros: *const i32) -> Self::Acc {
+        let mut values = [0; NR];
+        // SAFETY: the array and `zeros` hold 16 values; the caller grants the features.
+        unsafe {
+            Self::store(acc, values.as_mut_ptr());
+            let zeros = std::slice::from_raw_parts(zeros, NR);
+            values.iter_mut().zip(zeros).for_each(|(v, z): (&mut i32, &i32)| {
+                *v = v.wrapping_sub(sum.wrapping_mul(*z));
+            });
+            Self::start(values.as_ptr())
+        }
+    }
     /// Converts the `len` raw bytes at `src` into `len` rounded up to KR values at `dst`.
     unsafe fn stage(src: *const u8, len: usize, sign: Sign, dst: *mut Self::A);
+    /// Writes `f32(acc[j]) · scales[j]` to `out`.
+    #[inline(always)]
+    unsafe fn store_scaled(acc: Self::Acc, scales: *const f32, out: *mut f32) {
+        let mut values = [0; NR];
+        // SAFETY: the array, `scales` and `out` hold 16 values; the caller grants the features.
+        unsafe {
+            Self::store(acc, values.as_mut_ptr());
+            for (j, value) in values.into_iter().enumerate() {
+                out.add(j).write(value as f32 * *scales.add(j));
+            }
+        }
+    }
     /// Writes a tile whose epilogue is a plain `HalfEven`: `multiplier` and `out` belong to its first column,
     /// `cols` of the NV·16 columns exist. Answers false, having done nothing, where the ISA has no such form.
     unsafe fn requantize<const MR: usize, const NV: usize>(
@@ -113,11 +153,15 @@ pub(crate) unsafe fn stage_bytes(src: *const u8, len: usize, mask: u8, dst: *mut
 
 /// Rows of A times some neighbouring panels of B.
 pub(crate) struct Block<'a> {
-    /// `rows` rows of `k` bytes, `lda` apart.
+    /// `rows` rows of `k` values, `lda` bytes apart: raw bytes, or if `staged` what [`Dot::stage`] makes of them, with
+    /// `k` a multiple of KR.
     pub(crate) a: *const u8,
     pub(crate) lda: usize,
     pub(crate) k: usize,
     pub(crate) a_sign: Sign,
+    pub(crate) staged: bool,
+    /// `Σ_k a` of each row, where weights have zero points.
+    pub(crate) row_sums: *const i32,
     /// The first panel; panels are `panel` bytes apart.
     pub(crate) b: *const i8,
     pub(crate) panel: usize,
@@ -129,16 +173,34 @@ pub(crate) struct Block<'a> {
     pub(crate) epilogue: &'a Epilogue,
     /// At row 0, column `col`.
     pub(crate) to: TileOut,
+    /// Where K comes in several parts, for kernels that can: accumulators of earlier parts, 16 for each row.
+    pub(crate) partial: Partial,
 }
 
-/// A tile's accumulators in memory, with all that the epilogue may ask for.
+/// Which part of K a block is.
+#[derive(Clone, Copy)]
+pub(crate) struct Partial {
+    /// Accumulators of 16 columns per row; unused where the block is all of K.
+    pub(crate) sums: *mut i32,
+    /// Accumulators start from `sums`, not from the bias.
+    pub(crate) resumed: bool,
+    /// Accumulators end in `sums`, not in the epilogue.
+    pub(crate) suspended: bool,
+}
+
+impl Partial {
+    /// All of K.
+    pub(crate) const NONE: Self =
+        Self { sums: std::ptr::null_mut(), resumed: false, suspended: false };
+}
+
+/// A tile's accumulators in memory, zero-point terms subtracted, with all that the epilogue may ask for.
 pub(crate) struct Spill<'a> {
-    epilogue: &'a Epilogue,
-    acc: &'a mut [i32],
-    width: usize,
-    columns: (usize, usize),
-    to: TileOut,
-    row_sum: &'a dyn Fn(usize) -> i32,
+    pub(crate) epilogue: &'a Epilogue,
+    pub(crate) acc: &'a mut [i32],
+    pub(crate) width: usize,
+    pub(crate) columns: (usize, usize),
+    pub(crate) to: TileOut,
 }
 
 impl Spill<'_> {
@@ -148,9 +210,9 @@ impl Spill<'_> {
     /// As [`finish`], which made the spill.
     #[inline(always)]
     pub(crate) unsafe fn finish(self) {
-        let Self { epilogue, acc, width, columns, to, row_sum } = self;
-        // SAFETY: same contract.
-        unsafe { finish_tile(epilogue, acc, width, columns, to, row_sum) }
+        let Self { epilogue, acc, width, columns, to } = self;
+        // SAFETY: same contract. A row sum of 0 subtracts the zero-point term no second time.
+        unsafe { finish_tile(epilogue, acc, width, columns, to, |_| 0) }
     }
 }
 
@@ -173,6 +235,81 @@ pub(crate) struct KernelSet {
     pub(crate) tiles: &'static [&'static [Ukernel]],
     /// The same tiles over the pixels of a band, where the ISA has them.
     pub(crate) band: Option<&'static BandSet>,
+    /// How rows of A are staged for all panels at once; without it the tiles do it, each for itself.
+    pub(crate) stage: Option<Stage>,
+    /// Writes `Σ_k a` of each of `rows` to `sums`.
+    ///
+    /// # Safety
+    /// The set's ISA is supported, the rows are readable, and `sums` has room for as many values.
+    pub(crate) row_sums: unsafe fn(rows: &Rows, sums: *mut i32),
+    /// Tiles for panels that are widened to i16 before several rows go over them.
+    pub(crate) wide: Option<Wide>,
+}
+
+/// Raw rows of A.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows {
+    pub(crate) a: *const u8,
+    pub(crate) lda: usize,
+    pub(crate) k: usize,
+    pub(crate) count: usize,
+    pub(crate) sign: Sign,
+}
+
+/// Staging of whole rows of A.
+#[derive(Clone, Copy)]
+pub(crate) struct Stage {
+    /// Bytes of a staged value.
+    pub(crate) bytes: usize,
+    /// Writes what the dot product reads, each row `ld` bytes after the last, K rounded up to KR.
+    ///
+    /// # Safety
+    /// The set's ISA is supported, the rows are readable, and `to` has room for as many.
+    pub(crate) run: unsafe fn(rows: &Rows, to: *mut u8, ld: usize),
+}
+
+/// Tiles one panel wide on i16 panels. Their K counts bytes: 4 are two i16 of A or of a column of B.
+#[derive(Clone, Copy)]
+pub(crate) struct Wide {
+    pub(crate) tiles: &'static [Ukernel],
+    /// Widens the `len` weights at `panel`.
+    ///
+    /// # Safety
+    /// The set's ISA is supported, `panel` is readable and `to` has room for `len` values.
+    pub(crate) widen: unsafe fn(panel: *const i8, len: usize, to: *mut i16),
+}
+
+/// [`KernelSet::row_sums`].
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+pub(crate) unsafe fn row_sums(rows: &Rows, sums: *mut i32) {
+    for r in 0..rows.count {
+        // SAFETY: row `r` of those granted, `k` bytes, and its place in `sums`.
+        unsafe {
+            let row = std::slice::from_raw_parts(rows.a.add(r * rows.lda), rows.k);
+            sums.add(r).write(match rows.sign {
+                Sign::U8 => row.iter().map(|&v| i32::from(v)).sum(),
+                Sign::S8 => row.iter().map(|&v| i32::from(v as i8)).sum(),
+            });
+        }
+    }
+}
+
+/// [`Stage::run`].
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+#[cfg(target_arch = "x86_64")]
+pub(crate) unsafe fn stage_rows<D: Dot>(rows: &Rows, to: *mut u8, ld: usize) {
+    for r in 0..rows.count {
+        // SAFETY: row `r` of those granted, and its place in `to`.
+        unsafe {
+            D::stage(rows.a.add(r * rows.lda), rows.k, rows.sign, to.add(r * ld).cast());
+        }
+    }
 }
 
 impl std::fmt::Debug for KernelSet {
@@ -187,6 +324,10 @@ impl KernelSet {
         match cpu.isa() {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => &super::x86_avx2::SET,
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => &super::x86_avxvnni::SET,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bw => &super::x86_avx512bw::SET,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni => &super::x86_avx512vnni::SET,
             #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
@@ -247,43 +388,87 @@ pub(crate) use for_each_row;
 unsafe fn tile<D: Dot, const MR: usize, const NV: usize>(block: &Block<'_>, row: usize) {
     let Block { lda, k, a_sign, b, panel, col, cols, epilogue, .. } = *block;
     // SAFETY: the tile's rows and columns lie in the block, whose pointers are valid (contract of `Ukernel::run`);
-    // biases and multipliers are padded to whole panels; the features are the entry point's.
+    // the features are the entry point's.
     unsafe {
         let a = block.a.add(row * lda);
         let mut acc = start::<D, MR, NV>(epilogue, col);
+        let partial = block.partial.sums.wrapping_add(row * NR);
+        if D::PARTIAL && block.partial.resumed {
+            for_each_row!(r < MR { acc[r][0] = D::start(partial.add(r * NR)); });
+        }
         let mut staged = MaybeUninit::<[[D::A; KC]; MR]>::uninit();
         let mut done = 0;
         while done < k {
             let in_place = (k - done) / D::KR;
-            let (rows, ld, groups) = if D::IN_PLACE == Some(a_sign) && in_place > 0 {
-                (a.add(done).cast::<D::A>(), lda, in_place)
-            } else {
-                let len = (k - done).min(KC);
-                let rows = staged.as_mut_ptr().cast::<D::A>();
-                for r in 0..MR {
-                    D::stage(a.add(r * lda + done), len, a_sign, rows.add(r * KC));
-                }
-                (rows.cast_const(), KC, len.div_ceil(D::KR))
-            };
-            accumulate::<D, MR, NV>(
-                &mut acc,
-                |r| rows.wrapping_add(r * ld),
-                b.add(done * NR),
-                panel,
-                groups,
-            );
+            let (rows, ld, groups) =
+                if block.staged || (D::IN_PLACE == Some(a_sign) && in_place > 0) {
+                    (a.cast::<D::A>().add(done), lda / size_of::<D::A>(), in_place)
+                } else {
+                    let len = (k - done).min(KC);
+                    let rows = staged.as_mut_ptr().cast::<D::A>();
+                    for r in 0..MR {
+                        D::stage(a.add(r * lda + done), len, a_sign, rows.add(r * KC));
+                    }
+                    (rows.cast_const(), KC, len.div_ceil(D::KR))
+                };
+            let weights = b.add(done * NR);
+            for g in 0..groups {
+                let row = |r: usize| rows.wrapping_add(g * D::KR + r * ld);
+                group::<D, MR, NV>(&mut acc, row, (weights.add(g * NR * D::KR), panel));
+            }
             done += groups * D::KR;
         }
+        if D::PARTIAL && block.partial.suspended {
+            for_each_row!(r < MR { D::store(acc[r][0], partial.add(r * NR)); });
+            return;
+        }
+        let row_sum = |r: usize| *block.row_sums.add(row + r);
+        finish::<D, MR, NV>(acc, epilogue, (col, cols), block.to.at_row(row), row_sum);
+    }
+}
 
-        let row_sum = |r: usize| {
-            // SAFETY: row `r` of the block's A holds `k` bytes.
-            let row = std::slice::from_raw_parts(a.add(r * lda), k);
-            match a_sign {
-                Sign::U8 => row.iter().map(|&v| i32::from(v)).sum(),
-                Sign::S8 => row.iter().map(|&v| i32::from(v as i8)).sum::<i32>(),
+/// Computes a block of few rows, for which weights are read but once: MR rows at a time, with U sets of accumulators
+/// over alternating groups of K, so that dot products need not wait for each other.
+///
+/// # Safety
+/// As [`Ukernel::run`], of a block whose rows are staged or can be read in place to the end.
+#[inline(always)]
+#[cfg(target_arch = "x86_64")]
+pub(crate) unsafe fn run_thin<D: Dot, const MR: usize, const NV: usize, const U: usize>(
+    block: &Block<'_>,
+) {
+    const ZEROS: &[i32; NR] = &[0; NR];
+    let Block { lda, k, a_sign, b, panel, col, cols, epilogue, .. } = *block;
+    debug_assert!(block.staged || (D::IN_PLACE == Some(a_sign) && k.is_multiple_of(D::KR)));
+    for row in (0..block.rows).step_by(MR) {
+        // SAFETY: as in `tile`.
+        unsafe {
+            let a = block.a.add(row * lda).cast::<D::A>();
+            let (ld, groups) = (lda / size_of::<D::A>(), k / D::KR);
+            let mut acc = [[[D::start(ZEROS.as_ptr()); NV]; MR]; U];
+            acc[0] = start::<D, MR, NV>(epilogue, col);
+            let unrolled = groups / U * U;
+            for g in (0..unrolled).step_by(U) {
+                for_each_row!(u < U {
+                    let (a, b) = (a.add((g + u) * D::KR), b.add((g + u) * NR * D::KR));
+                    group::<D, MR, NV>(&mut acc[u], |r| a.wrapping_add(r * ld), (b, panel));
+                });
             }
-        };
-        finish::<D, MR, NV>(acc, epilogue, (col, cols), block.to.at_row(row), &row_sum);
+            for g in unrolled..groups {
+                let (a, b) = (a.add(g * D::KR), b.add(g * NR * D::KR));
+                group::<D, MR, NV>(&mut acc[0], |r| a.wrapping_add(r * ld), (b, panel));
+            }
+            let mut sum = acc[0];
+            for_each_row!(r < MR {
+                for (v, sum) in sum[r].iter_mut().enumerate() {
+                    for acc in &acc[1..] {
+                        *sum = D::add(*sum, acc[r][v]);
+                    }
+                }
+            });
+            let row_sum = |r: usize| *block.row_sums.add(row + r);
+            finish::<D, MR, NV>(sum, epilogue, (col, cols), block.to.at_row(row), row_sum);
+        }
     }
 }
 
@@ -309,55 +494,80 @@ pub(crate) unsafe fn start<D: Dot, const MR: usize, const NV: usize>(
     }
 }
 
-/// Adds `groups` groups of KR products to a tile: of the rows of A that start at `row(0)` … `row(MR − 1)`, and the
-/// panels of B at `weights`, `panel` bytes apart.
+/// Adds a group of KR products to a tile: of the MR rows of A at `row(0)` … and NV panels of B, `panel` bytes apart.
 ///
 /// # Safety
-/// So many groups of every row and panel are readable; the target features of `D` are supported.
+/// The groups are readable; the target features of `D` are supported.
 #[inline(always)]
-pub(crate) unsafe fn accumulate<D: Dot, const MR: usize, const NV: usize>(
+pub(crate) unsafe fn group<D: Dot, const MR: usize, const NV: usize>(
     acc: &mut [[D::Acc; NV]; MR],
     row: impl Fn(usize) -> *const D::A,
-    weights: *const i8,
-    panel: usize,
-    groups: usize,
+    (b, panel): (*const i8, usize),
 ) {
-    for g in 0..groups {
-        // SAFETY: group `g` of what the caller grants.
-        unsafe {
-            let mut bv = [D::load_b(weights.add(g * NR * D::KR)); NV];
-            for (v, bv) in bv.iter_mut().enumerate().skip(1) {
-                *bv = D::load_b(weights.add(v * panel + g * NR * D::KR));
-            }
-            for_each_row!(r < MR {
-                let av = D::splat(row(r).add(g * D::KR));
-                for (acc, bv) in acc[r].iter_mut().zip(bv) {
-                    *acc = D::dot(*acc, av, bv);
-                }
-            });
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut bv = [D::load_b(b); NV];
+        for (v, bv) in bv.iter_mut().enumerate().skip(1) {
+            *bv = D::load_b(b.add(v * panel));
         }
+        for_each_row!(r < MR {
+            let av = D::splat(row(r));
+            for (acc, bv) in acc[r].iter_mut().zip(bv) {
+                *acc = D::dot(*acc, av, bv);
+            }
+        });
     }
 }
 
-/// Writes a tile of accumulators. `row_sum(r)` is `Σ_k a` of its row `r`, asked for where weights have zero points.
+/// Runs the epilogue of a tile: in registers where the ISA can, otherwise spilled.
 ///
 /// # Safety
-/// As [`finish_tile`], and the target features of `D` are supported.
+/// `col + cols` columns exist, as many as the tile has or fewer in its last panel; the output, and the residual where
+/// there is one, span the tile; the target features of `D` are supported.
 #[inline(always)]
 pub(crate) unsafe fn finish<D: Dot, const MR: usize, const NV: usize>(
-    acc: [[D::Acc; NV]; MR],
+    mut acc: [[D::Acc; NV]; MR],
     epilogue: &Epilogue,
     (col, cols): (usize, usize),
     to: TileOut,
-    row_sum: &dyn Fn(usize) -> i32,
+    row_sum: impl Fn(usize) -> i32,
 ) {
-    // SAFETY: multipliers are padded to whole panels; the memory has room for the tile, and is written before it is
-    // read; the rest is the caller's promise.
+    // SAFETY: the caller's promise; zero points and multipliers are padded to whole panels.
     unsafe {
+        if let Some(zeros) = &epilogue.w_zero {
+            for_each_row!(r < MR {
+                let sum = row_sum(r);
+                for (v, acc) in acc[r].iter_mut().enumerate() {
+                    *acc = D::sub_zeros(*acc, sum, zeros.as_ptr().add(col + v * NR));
+                }
+            });
+        }
         if let Some((quant, multiplier)) = epilogue.plain_half_even()
             && D::requantize(&acc, quant, multiplier.as_ptr().add(col), cols, to.out, to.ldc)
         {
             return;
+        }
+        if cols == NV * NR {
+            match &epilogue.kind {
+                Kind::I32 => {
+                    for_each_row!(r < MR {
+                        for (v, acc) in acc[r].iter().enumerate() {
+                            D::store(*acc, to.out.add(r * to.ldc).cast::<i32>().add(v * NR));
+                        }
+                    });
+                    return;
+                }
+                Kind::F32 { scales } => {
+                    for_each_row!(r < MR {
+                        for (v, acc) in acc[r].iter().enumerate() {
+                            let out = to.out.add(r * to.ldc).cast::<f32>().add(v * NR);
+                            D::store_scaled(*acc, scales.as_ptr().add(col + v * NR), out);
+                        }
+                    });
+                    return;
+                }
+                Kind::Quant8(_) => {}
+            }
         }
         let mut spilled = MaybeUninit::<[[[i32; NR]; NV]; MR]>::uninit();
         let memory = spilled.as_mut_ptr().cast::<i32>();
@@ -367,28 +577,72 @@ pub(crate) unsafe fn finish<D: Dot, const MR: usize, const NV: usize>(
             }
         });
         let acc = std::slice::from_raw_parts_mut(memory, MR * NV * NR);
-        D::finish(Spill { epilogue, acc, width: NV * NR, columns: (col, cols), to, row_sum });
+        D::finish(Spill { epilogue, acc, width: NV * NR, columns: (col, cols), to });
     }
 }
 
 /// The table of an ISA's tiles: one row per number of panels, tiles by falling MR. Each entry is the generic tile
-/// compiled under the given attribute.
+/// compiled under the given attribute; `MR x NV x U` makes it a thin one. `staged` sets stage rows of A once for all
+/// panels.
 macro_rules! kernel_set {
-    (#[$attr:meta] $isa:ident, $dot:ty, $([$($mr:literal x $nv:literal),+]),+) => {
+    (#[$attr:meta] $isa:ident, $dot:ty, $($tiles:tt),+) => {
         pub(crate) static SET: $crate::gemm::kernel::KernelSet = $crate::gemm::kernel::KernelSet {
             isa: $crate::cpu::Isa::$isa,
             kr: <$dot as $crate::gemm::kernel::Dot>::KR,
             in_place: <$dot as $crate::gemm::kernel::Dot>::IN_PLACE,
-            tiles: &[$(&[$({
+            tiles: &[$($crate::gemm::kernel::tiles!(#[$attr] $dot, $tiles)),+],
+            band: Some($crate::conv::band_set!(#[$attr] $dot, $($tiles),+)),
+            stage: None,
+            row_sums: {
                 #[$attr]
-                unsafe fn run(block: &$crate::gemm::kernel::Block<'_>) {
-                    // SAFETY: the caller keeps the contract of `Ukernel::run`.
-                    unsafe { $crate::gemm::kernel::run_block::<$dot, $mr, $nv>(block) }
+                unsafe fn sums(rows: &$crate::gemm::kernel::Rows, sums: *mut i32) {
+                    // SAFETY: the caller keeps the contract of `KernelSet::row_sums`.
+                    unsafe { $crate::gemm::kernel::row_sums(rows, sums) }
                 }
-                $crate::gemm::kernel::Ukernel { mr: $mr, run }
-            }),+]),+],
-            band: Some($crate::conv::band_set!(#[$attr] $dot, $([$($mr x $nv),+]),+)),
+                sums
+            },
+            wide: None,
+        };
+    };
+    (staged #[$attr:meta] $isa:ident, $dot:ty, $($tiles:tt),+) => {
+        pub(crate) static SET: $crate::gemm::kernel::KernelSet = {
+            $crate::gemm::kernel::kernel_set!(#[$attr] $isa, $dot, $($tiles),+);
+            $crate::gemm::kernel::KernelSet {
+                stage: Some($crate::gemm::kernel::Stage {
+                    bytes: size_of::<<$dot as $crate::gemm::kernel::Dot>::A>(),
+                    run: {
+                        #[$attr]
+                        unsafe fn stage(rows: &$crate::gemm::kernel::Rows, to: *mut u8, ld: usize) {
+                            // SAFETY: the caller keeps the contract of `Stage::run`.
+                            unsafe { $crate::gemm::kernel::stage_rows::<$dot>(rows, to, ld) }
+                        }
+                        stage
+                    },
+                }),
+                ..SET
+            }
         };
     };
 }
 pub(crate) use kernel_set;
+
+/// One row of the table of [`kernel_set!`].
+macro_rules! tiles {
+    (#[$attr:meta] $dot:ty, [$($mr:literal x $nv:literal $(x $u:literal)?),+]) => {
+        &[$({
+            #[$attr]
+            unsafe fn run(block: &$crate::gemm::kernel::Block<'_>) {
+                // SAFETY: the caller keeps the contract of `Ukernel::run`.
+                unsafe { $crate::gemm::kernel::tiles!(@run block, $dot, $mr, $nv $(, $u)?) }
+            }
+            $crate::gemm::kernel::Ukernel { mr: $mr, run }
+        }),+]
+    };
+    (@run $block:ident, $dot:ty, $mr:literal, $nv:literal) => {
+        $crate::gemm::kernel::run_block::<$dot, $mr, $nv>($block)
+    };
+    (@run $block:ident, $dot:ty, $mr:literal, $nv:literal, $u:literal) => {
+        $crate::gemm::kernel::run_thin::<$dot, $mr, $nv, $u>($block)
+    };
+}
+pub(crate) use tiles;
