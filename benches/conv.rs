@@ -18,7 +18,10 @@ use common::{best_seconds, output, peak_gops};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use requant_kernels::{
     Cpu,
-    conv::{Conv, ConvGeometry, ConvSpec, ConvWeights, PackedConv},
+    conv::{
+        Conv, ConvGeometry, ConvSpec, ConvTranspose, ConvTransposeSpec, ConvTransposeWeights,
+        ConvWeights, PackedConv, PackedConvTranspose,
+    },
     epilogue::{OutSlice, Sign},
     par::Serial,
 };
@@ -33,13 +36,24 @@ struct Layer {
     stride: usize,
     pads: [usize; 2],
     groups: usize,
+    transposed: bool,
     /// How often a network has it.
     count: i32,
 }
 
 const fn rect(size: usize, in_c: usize, out_c: usize, kernel: [usize; 2]) -> Layer {
     let pads = [kernel[0] / 2, kernel[1] / 2];
-    Layer { image: [size; 2], in_c, out_c, kernel, stride: 1, pads, groups: 1, count: 1 }
+    Layer {
+        image: [size; 2],
+        in_c,
+        out_c,
+        kernel,
+        stride: 1,
+        pads,
+        groups: 1,
+        transposed: false,
+        count: 1,
+    }
 }
 
 const fn dense(size: usize, in_c: usize, out_c: usize, kernel: usize, stride: usize) -> Layer {
@@ -56,6 +70,10 @@ const fn grouped(size: usize, channels: usize, groups: usize) -> Layer {
 
 const fn depthwise(size: usize, channels: usize, kernel: usize, stride: usize) -> Layer {
     Layer { groups: channels, ..dense(size, channels, channels, kernel, stride) }
+}
+
+const fn transposed(size: usize, in_c: usize, out_c: usize, kernel: usize, pad: usize) -> Layer {
+    Layer { transposed: true, pads: [pad; 2], ..dense(size, in_c, out_c, kernel, 2) }
 }
 
 const fn times(count: i32, layer: Layer) -> Layer {
@@ -88,8 +106,9 @@ const RESNET50: [Layer; 22] = [
     times(2, dense(7, 512, 512, 3, 1)),
 ];
 
-/// First layers; shapes of Inception-v3, of PP-OCR, of a speech model and of ResNeXt-50.
-const OTHERS: [Layer; 17] = [
+/// First layers; shapes of Inception-v3, of PP-OCR, of a speech model and of ResNeXt-50; transposed convolutions of
+/// PP-OCR and of decoders.
+const OTHERS: [Layer; 21] = [
     dense(224, 3, 64, 7, 2),
     dense(224, 3, 32, 3, 2),
     valid(299, 3, 32, 3, 2),
@@ -107,6 +126,10 @@ const OTHERS: [Layer; 17] = [
     grouped(28, 256, 32),
     grouped(14, 512, 32),
     grouped(7, 1024, 32),
+    transposed(160, 24, 24, 2, 0),
+    transposed(320, 24, 1, 2, 0),
+    transposed(28, 256, 128, 4, 1),
+    transposed(56, 128, 64, 3, 1),
 ];
 
 /// Depthwise layers of EfficientNet-Lite0 and MobileNetV2.
@@ -145,6 +168,11 @@ impl Layer {
     }
 
     fn ops(&self) -> usize {
+        if self.transposed {
+            // Every input pixel meets every tap, but for the few that pads cut off.
+            let taps = self.kernel[0] * self.kernel[1];
+            return 2 * self.image[0] * self.image[1] * self.in_c * self.out_c * taps;
+        }
         let patch = self.kernel[0] * self.kernel[1] * self.in_c / self.groups;
         2 * self.geometry().output_len() * patch
     }
@@ -152,6 +180,7 @@ impl Layer {
     fn name(&self) -> String {
         let Self { image: [h, w], in_c, out_c, kernel: [kh, kw], stride, groups, .. } = self;
         let kind = match *groups {
+            1 if self.transposed => "deconv".to_owned(),
             1 => "conv".to_owned(),
             g if g == *in_c => "dw".to_owned(),
             g => format!("g{g}-"),
@@ -159,7 +188,39 @@ impl Layer {
         format!("{kind}{kh}x{kw}s{stride}-{h}x{w}x{in_c}-{out_c}")
     }
 
-    fn conv(&self, cpu: Cpu) -> impl FnMut() {
+    fn run(&self, cpu: Cpu) -> Box<dyn FnMut()> {
+        if self.transposed { Box::new(self.conv_transpose(cpu)) } else { Box::new(self.conv(cpu)) }
+    }
+
+    fn conv_transpose(&self, cpu: Cpu) -> impl FnMut() + use<> {
+        let weights = ConvTransposeWeights {
+            in_c: self.in_c,
+            out_c: self.out_c,
+            kernel: self.kernel,
+            strides: [self.stride; 2],
+            dilations: [1, 1],
+            groups: 1,
+        };
+        let [vertical, horizontal] = self.pads;
+        let spec = ConvTransposeSpec {
+            batch: 1,
+            image: self.image,
+            pads: [vertical, horizontal, vertical, horizontal],
+            output_padding: [0, 0],
+            weights,
+        };
+        let len = self.in_c * self.out_c * self.kernel[0] * self.kernel[1];
+        let values: Vec<i8> = (0..len).map(|i| ((i * 37) >> 2) as i8).collect();
+        let packed = PackedConvTranspose::pack(cpu, &values, weights, None, Sign::U8).unwrap();
+        let (bias, output) = (vec![0; self.out_c], output(self.out_c));
+        let conv = ConvTranspose::new(spec, Arc::new(packed), &bias, 0, &output).unwrap();
+        let x: Vec<u8> = (0..conv.input_len()).map(|i| ((i * 91) >> 3) as u8).collect();
+        let mut y = vec![0; conv.output_len()];
+        let mut scratch = vec![0; conv.scratch_bytes(1)];
+        move || conv.run(&Serial, &x, None, OutSlice::Quant8(&mut y), &mut scratch).unwrap()
+    }
+
+    fn conv(&self, cpu: Cpu) -> impl FnMut() + use<> {
         let geometry = self.geometry();
         let shape = ConvWeights {
             out_c: self.out_c,
@@ -195,7 +256,7 @@ fn table(cpu: Cpu) {
     let peak = peak_gops(cpu);
     println!("{}: peak of one core {peak:.0} GOP/s", cpu.isa());
     let print = |layer: &Layer| {
-        let seconds = best_seconds(layer.conv(cpu));
+        let seconds = best_seconds(layer.run(cpu));
         let gops = layer.ops() as f64 / seconds / 1e9;
         let (name, us, share) = (layer.name(), seconds * 1e6, gops / peak * 100.0);
         println!("  {name:<28} {us:>9.1} us  {gops:>7.1} GOP/s  {share:>5.1} %");
@@ -224,7 +285,7 @@ fn bench(c: &mut Criterion) {
         for layer in RESNET50.iter().chain(&OTHERS).chain(&DEPTHWISE) {
             group.throughput(Throughput::Elements(layer.ops() as u64));
             group.bench_function(BenchmarkId::from_parameter(layer.name()), |b| {
-                let mut run = layer.conv(cpu);
+                let mut run = layer.run(cpu);
                 b.iter(&mut run)
             });
         }
