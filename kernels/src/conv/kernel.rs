@@ -195,7 +195,6 @@ pub(crate) unsafe fn band_block(
 /// As [`band_block`], where each panel reads 16 values of each segment from its own first channel on.
 pub(crate) unsafe fn spread_block(
     core: &Core<'_>,
-    set: &BandSet,
     spread: &Spread,
     band: *const u8,
     patch: Patch<'_>,
@@ -207,7 +206,7 @@ pub(crate) unsafe fn spread_block(
     for p in panels.clone() {
         let to = at_panel(core, to, p - panels.start);
         let block = BandBlock {
-            band: band.wrapping_add(spread.first_channel(p) * set.value_bytes),
+            band: band.wrapping_add(spread.first_byte(p)),
             lanes: &spread.lanes,
             ..block(core, patch, pixels.start, p, 1, to)
         };

@@ -427,7 +427,7 @@ impl Conv {
                     let values = values.add(matrix * channels * band.set().value_bytes);
                     let (set, patch, pixels) = (band.set(), band.patch(), 0..pixels.len());
                     match cores.spread {
-                        Some(s) => spread_block(&core, set, s, values, patch, pixels, panels, to),
+                        Some(s) => spread_block(&core, s, values, patch, pixels, panels, to),
                         None => band_block(&core, set, values, patch, pixels, panels, to),
                     }
                 }

@@ -25,6 +25,7 @@ pub(crate) type Lanes = [i32; NR];
 #[derive(Debug, Clone)]
 pub(crate) struct Spread {
     pub(super) set: &'static SpreadSet,
+    value_bytes: usize,
     /// Channels and columns of a group, which for less than KR channels is made of some of the convolution's.
     pub(super) channels: usize,
     pub(super) columns: usize,
@@ -41,7 +42,7 @@ impl Spread {
         columns: usize,
     ) -> Option<Self> {
         let set = SpreadSet::of(gemm.isa)?;
-        gemm.band?;
+        let value_bytes = gemm.band?.value_bytes;
         let kr = gemm.kr;
         let merged = if channels > 0 && kr.is_multiple_of(channels) { kr / channels } else { 1 };
         let (channels, columns) = (channels * merged, columns * merged);
@@ -55,15 +56,16 @@ impl Spread {
         let lanes = |k: usize| std::array::from_fn(|column| lane(column, k));
         fits.then(|| Self {
             set,
+            value_bytes,
             channels,
             columns,
             lanes: (0..channels / kr).map(lanes).collect(),
         })
     }
 
-    /// The first channel that panel `panel` reads.
-    pub(super) fn first_channel(&self, panel: usize) -> usize {
-        panel * NR / self.columns * self.channels
+    /// Where the channels that panel `panel` reads start in a pixel.
+    pub(super) fn first_byte(&self, panel: usize) -> usize {
+        panel * NR / self.columns * self.channels * self.value_bytes
     }
 
     /// Whether panels of `n` columns read nothing but the channels of their groups.
