@@ -4,6 +4,8 @@
 //! Rounding to nearest even is that of `vcvtps2dq`. A value is clamped before it is converted, so that the conversion
 //! cannot overflow; bounds are integers, for which clamping and rounding commute.
 
+use std::mem::MaybeUninit;
+
 use super::{Epilogue, Kind, Multiplier, NR, Quant, Sign, TileOut};
 
 /// 16 accumulators, and what an ISA does to them.
@@ -38,40 +40,59 @@ pub(crate) trait Lanes: Copy {
     unsafe fn store_bytes(self, to: *mut u8);
 }
 
-/// For each 16 columns of a tile runs `$columns`, and then `$body` for each row: with its accumulators, its output, of
-/// which `$len` elements exist, and a pointer to its residual. A macro, because closures would not take the caller's
-/// target features.
+/// For each 16 columns of a tile runs `$columns`, and then `$body` for each row: with its accumulators, and pointers to
+/// 16 elements each of its output and residual. Rows of a last, partial panel go through memory of their own, which
+/// keeps calls out of the loop over rows: they would spill every constant. A macro, because closures would not take the
+/// caller's target features.
 macro_rules! for_each_part {
-    ($tile:ident, $element:expr, |$col:ident, $len:ident| { $($columns:tt)* },
+    ($tile:ident, $ty:ty, |$col:ident| { $($columns:tt)* },
      |$acc:ident, $out:ident, $residual:ident| $body:block) => {
+        let rows = $tile.acc.len() / $tile.width;
         for i in 0..$tile.cols.div_ceil(NR) {
             let $col = $tile.col + i * NR;
-            let $len = ($tile.cols - i * NR).min(NR);
+            let len = ($tile.cols - i * NR).min(NR);
             $($columns)*
-            for (r, row) in $tile.acc.chunks_exact($tile.width).enumerate() {
-                let $acc = V::load(row.as_ptr().add(i * NR));
-                let $out = $tile.to.out.add(r * $tile.to.ldc + i * NR * $element);
-                let $residual = $tile.to.residual.wrapping_add(r * $tile.to.ldr + i * NR);
+            let mut whole = MaybeUninit::<[$ty; NR * MAX_ROWS]>::uninit();
+            let mut others = MaybeUninit::<[u8; NR * MAX_ROWS]>::uninit();
+            let TileOut { out, ldc, residual, ldr } = $tile.to;
+            let (out, residual) =
+                (out.add(i * NR * size_of::<$ty>()), residual.wrapping_add(i * NR));
+            let mut to = TileOut { out, ldc, residual, ldr };
+            if len < NR {
+                to.out = whole.as_mut_ptr().cast();
+                to.ldc = size_of::<[$ty; NR]>();
+                if $tile.has_residual {
+                    to.residual = others.write([0; NR * MAX_ROWS]).as_ptr();
+                    to.ldr = NR;
+                    copy_rows((residual, ldr), (others.as_mut_ptr().cast(), NR), rows, len);
+                }
+            }
+            for r in 0..rows {
+                let $acc = V::load($tile.acc.as_ptr().add(r * $tile.width + i * NR));
+                let $out = to.out.add(r * to.ldc).cast::<$ty>();
+                let $residual = to.residual.wrapping_add(r * to.ldr);
                 $body
+            }
+            if len < NR {
+                copy_rows((to.out, to.ldc), (out, ldc), rows, len * size_of::<$ty>());
             }
         }
     };
 }
 
-/// Lets `$write` write 16 values of `$ty`, of which the first `$len` end up at `$out`.
-macro_rules! write_part {
-    ($out:ident, $len:ident, $ty:ty, |$to:ident| $write:expr) => {
-        let out = $out.cast::<$ty>();
-        if $len == NR {
-            let $to = out;
-            $write;
-        } else {
-            let mut whole = [<$ty>::default(); NR];
-            let $to = whole.as_mut_ptr();
-            $write;
-            std::ptr::copy_nonoverlapping(whole.as_ptr(), out, $len);
-        }
-    };
+/// The most rows of a tile.
+const MAX_ROWS: usize = 16;
+
+/// Copies `rows` rows of `len` bytes, at their distances.
+///
+/// # Safety
+/// The rows can be read, and written.
+#[inline(never)]
+unsafe fn copy_rows(from: (*const u8, usize), to: (*mut u8, usize), rows: usize, len: usize) {
+    for r in 0..rows {
+        // SAFETY: row `r` of those granted.
+        unsafe { std::ptr::copy_nonoverlapping(from.0.add(r * from.1), to.0.add(r * to.1), len) }
+    }
 }
 
 /// A tile of accumulators in memory.
@@ -81,6 +102,7 @@ struct Tile<'a> {
     col: usize,
     cols: usize,
     to: TileOut,
+    has_residual: bool,
 }
 
 /// [`super::finish_tile`] on the vectors `V`, of accumulators from which zero-point terms are already subtracted.
@@ -96,26 +118,26 @@ pub(crate) unsafe fn finish_rows<V: Lanes>(
     (col, cols): (usize, usize),
     to: TileOut,
 ) {
-    let tile = Tile { acc, width, col, cols, to };
+    assert!(acc.len() <= MAX_ROWS * width);
+    let tile = Tile { acc, width, col, cols, to, has_residual: epilogue.residual().is_some() };
     // SAFETY: the caller's contract; per-column values are padded to whole panels, so 16 can be read from any panel's
     // first column.
     unsafe {
         match &epilogue.kind {
             Kind::I32 => {
-                for_each_part!(tile, size_of::<i32>(), |_col, len| {}, |acc, out, _residual| {
-                    write_part!(out, len, i32, |to| V::store(acc, to));
+                for_each_part!(tile, i32, |_col| {}, |acc, out, _residual| {
+                    V::store(acc, out);
                 });
             }
             Kind::F32 { scales } => {
                 for_each_part!(
                     tile,
-                    size_of::<f32>(),
-                    |col, len| {
+                    f32,
+                    |col| {
                         let scales = V::load_floats(scales.as_ptr().add(col));
                     },
                     |acc, out, _residual| {
-                        let scaled = V::mul(acc.floats(), scales);
-                        write_part!(out, len, f32, |to| V::store_floats(scaled, to));
+                        V::store_floats(V::mul(acc.floats(), scales), out);
                     }
                 );
             }
@@ -223,13 +245,12 @@ unsafe fn quantize<V: Lanes>(tile: &Tile<'_>, q: &Quant, rounding: impl Rounding
         let Some(r) = &q.residual else {
             for_each_part!(
                 tile,
-                1,
-                |col, len| {
+                u8,
+                |col| {
                     let columns = rounding.columns(col);
                 },
                 |acc, out, _residual| {
-                    let y = rounding.apply(acc, columns).add(zero_point);
-                    write_part!(out, len, u8, |to| y.store_bytes(to));
+                    rounding.apply(acc, columns).add(zero_point).store_bytes(out);
                 }
             );
             return;
@@ -239,24 +260,16 @@ unsafe fn quantize<V: Lanes>(tile: &Tile<'_>, q: &Quant, rounding: impl Rounding
         let (low, high) = (V::splat_float(r.min as f32), V::splat_float(r.max as f32));
         for_each_part!(
             tile,
-            1,
-            |col, len| {
+            u8,
+            |col| {
                 let columns = rounding.columns(col);
             },
             |acc, out, residual| {
                 let own = rounding.apply(acc, columns).add(zero_point).floats();
-                let theirs = if len == NR {
-                    V::load_bytes(residual, r.sign)
-                } else {
-                    let mut whole = [0; NR];
-                    std::ptr::copy_nonoverlapping(residual, whole.as_mut_ptr(), len);
-                    V::load_bytes(whole.as_ptr(), r.sign)
-                };
-                let theirs = theirs.floats();
+                let theirs = V::load_bytes(residual, r.sign).floats();
                 let (a, b) = if r.conv_is_lhs { (own, theirs) } else { (theirs, own) };
                 let sum = V::fused(a, scale_a, V::fused(b, scale_b, offset));
-                let y = V::round(sum, low, high);
-                write_part!(out, len, u8, |to| y.store_bytes(to));
+                V::round(sum, low, high).store_bytes(out);
             }
         );
     }

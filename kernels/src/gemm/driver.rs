@@ -26,7 +26,7 @@ const SMALL_STAGE_BYTES: usize = 24 * 1024;
 const SMALL_B_BYTES: usize = 128 * 1024;
 
 /// The most of K that is widened at a time: a panel of it stays in L1 beside a tile's rows.
-const WIDE_K: usize = 768;
+const WIDE_K: usize = 1024;
 
 /// Rows from which on it pays to widen a panel for them.
 const WIDE_ROWS: usize = 12;
@@ -86,7 +86,8 @@ impl Core<'_> {
         }
         let padded = k.next_multiple_of(set.kr);
         let ld = stage.map_or(lda, |stage| row_distance(padded * stage.bytes));
-        let budget = if layout.bytes() > SMALL_B_BYTES { STAGE_BYTES } else { SMALL_STAGE_BYTES };
+        let small = layout.bytes() <= SMALL_B_BYTES && set.wide.is_none();
+        let budget = if small { SMALL_STAGE_BYTES } else { STAGE_BYTES };
         let chunk = (budget / ld.max(1) / ROW_STEP * ROW_STEP).max(ROW_STEP).min(rows);
         let staged_bytes = stage.map_or(0, |_| chunk * ld);
         let sums_bytes = if sums { (chunk * size_of::<i32>()).next_multiple_of(ALIGN) } else { 0 };

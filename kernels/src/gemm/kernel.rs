@@ -32,6 +32,8 @@ pub(crate) trait Dot {
     const KR: usize;
     /// The sign of activations that are read in place; others, or all, are staged through [`Dot::stage`].
     const IN_PLACE: Option<Sign>;
+    /// Whether rows are staged before they come here, unless they can be read in place to their end.
+    const WHOLE_ROWS: bool = false;
     /// Whether K may come in several parts, through [`Block::partial`]; tiles are one panel wide then.
     const PARTIAL: bool = false;
     /// An activation as the dot product reads it.
@@ -401,7 +403,7 @@ unsafe fn tile<D: Dot, const MR: usize, const NV: usize>(block: &Block<'_>, row:
         while done < k {
             let in_place = (k - done) / D::KR;
             let (rows, ld, groups) =
-                if block.staged || (D::IN_PLACE == Some(a_sign) && in_place > 0) {
+                if D::WHOLE_ROWS || block.staged || (D::IN_PLACE == Some(a_sign) && in_place > 0) {
                     (a.cast::<D::A>().add(done), lda / size_of::<D::A>(), in_place)
                 } else {
                     let len = (k - done).min(KC);

@@ -17,6 +17,7 @@ pub(crate) struct Avx2;
 impl Dot for Avx2 {
     const KR: usize = 2;
     const IN_PLACE: Option<Sign> = None;
+    const WHOLE_ROWS: bool = true;
     type A = i16;
     type Splat = __m256i;
     type B = [__m256i; 2];
@@ -67,8 +68,25 @@ impl Dot for Avx2 {
 
     #[inline(always)]
     unsafe fn stage(src: *const u8, len: usize, sign: Sign, dst: *mut i16) {
-        // SAFETY: same contract.
-        unsafe { stage_i16(src, len, sign, dst, Self::KR) }
+        // SAFETY: `len` readable bytes, and as many writable values, rounded up to KR; the caller grants the features.
+        unsafe {
+            if len < 16 {
+                return stage_i16(src, len, sign, dst, Self::KR);
+            }
+            for at in (0..len).step_by(16) {
+                // The last vector ends with the row.
+                let at = at.min(len - 16);
+                let bytes = _mm_loadu_si128(src.add(at).cast());
+                let values = match sign {
+                    Sign::U8 => _mm256_cvtepu8_epi16(bytes),
+                    Sign::S8 => _mm256_cvtepi8_epi16(bytes),
+                };
+                _mm256_storeu_si256(dst.add(at).cast(), values);
+            }
+            for at in len..len.next_multiple_of(Self::KR) {
+                dst.add(at).write(0);
+            }
+        }
     }
 
     #[inline(always)]
@@ -133,6 +151,7 @@ struct Widened;
 impl Dot for Widened {
     const KR: usize = 4;
     const IN_PLACE: Option<Sign> = None;
+    const WHOLE_ROWS: bool = true;
     const PARTIAL: bool = true;
     type A = u8;
     type Splat = __m256i;

@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use super::kernel::{Dot, Spill, kernel_set, stage_i16};
+use super::kernel::{Dot, Spill, kernel_set};
 use crate::epilogue::{
     Quant, Sign,
     x86_avx512::{Zmm, requantize_tile},
@@ -17,6 +17,7 @@ pub(crate) struct Avx512Bw;
 impl Dot for Avx512Bw {
     const KR: usize = 2;
     const IN_PLACE: Option<Sign> = None;
+    const WHOLE_ROWS: bool = true;
     type A = i16;
     type Splat = __m512i;
     type B = __m512i;
@@ -54,8 +55,23 @@ impl Dot for Avx512Bw {
 
     #[inline(always)]
     unsafe fn stage(src: *const u8, len: usize, sign: Sign, dst: *mut i16) {
-        // SAFETY: same contract.
-        unsafe { stage_i16(src, len, sign, dst, Self::KR) }
+        // SAFETY: `len` readable bytes, and as many writable values, rounded up to KR; the caller grants the features.
+        unsafe {
+            for at in (0..len).step_by(32) {
+                let left = (len - at).min(32);
+                let bytes = _mm256_maskz_loadu_epi8(u32::MAX >> (32 - left), src.add(at).cast());
+                let values = match sign {
+                    Sign::U8 => _mm512_cvtepu8_epi16(bytes),
+                    Sign::S8 => _mm512_cvtepi8_epi16(bytes),
+                };
+                if left == 32 {
+                    _mm512_storeu_si512(dst.add(at).cast(), values);
+                } else {
+                    let write = u32::MAX >> (32 - left.next_multiple_of(Self::KR));
+                    _mm512_mask_storeu_epi16(dst.add(at).cast(), write, values);
+                }
+            }
+        }
     }
 
     #[inline(always)]

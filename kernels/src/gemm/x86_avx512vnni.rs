@@ -6,7 +6,7 @@
 
 use std::arch::x86_64::*;
 
-use super::kernel::{Dot, Spill, kernel_set, stage_bytes};
+use super::kernel::{Dot, Spill, kernel_set};
 use crate::epilogue::{
     Quant, Sign,
     x86_avx512::{Zmm, requantize_tile},
@@ -18,6 +18,7 @@ pub(crate) struct Avx512Vnni;
 impl Dot for Avx512Vnni {
     const KR: usize = 4;
     const IN_PLACE: Option<Sign> = Some(Sign::U8);
+    const WHOLE_ROWS: bool = true;
     type A = u8;
     type Splat = __m512i;
     type B = __m512i;
@@ -55,9 +56,23 @@ impl Dot for Avx512Vnni {
 
     #[inline(always)]
     unsafe fn stage(src: *const u8, len: usize, sign: Sign, dst: *mut u8) {
-        let mask = if sign == Sign::S8 { 0x80 } else { 0 };
-        // SAFETY: same contract.
-        unsafe { stage_bytes(src, len, mask, dst, Self::KR) }
+        let mask = if sign == Sign::S8 { 0x80u8 as i8 } else { 0 };
+        // SAFETY: `len` readable bytes, and as many writable ones, rounded up to KR; the caller grants the features.
+        unsafe {
+            let mask = _mm512_set1_epi8(mask);
+            for at in (0..len).step_by(64) {
+                let left = (len - at).min(64);
+                let read = u64::MAX >> (64 - left);
+                let bytes = _mm512_maskz_loadu_epi8(read, src.add(at).cast());
+                let bytes = _mm512_xor_si512(bytes, mask);
+                if left == 64 {
+                    _mm512_storeu_si512(dst.add(at).cast(), bytes);
+                } else {
+                    let write = u64::MAX >> (64 - left.next_multiple_of(Self::KR));
+                    _mm512_mask_storeu_epi8(dst.add(at).cast(), write, bytes);
+                }
+            }
+        }
     }
 
     #[inline(always)]

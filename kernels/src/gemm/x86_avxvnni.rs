@@ -16,6 +16,7 @@ pub(crate) struct AvxVnni;
 impl Dot for AvxVnni {
     const KR: usize = 4;
     const IN_PLACE: Option<Sign> = Some(Sign::U8);
+    const WHOLE_ROWS: bool = true;
     type A = u8;
     type Splat = __m256i;
     type B = [__m256i; 2];
@@ -59,8 +60,22 @@ impl Dot for AvxVnni {
     #[inline(always)]
     unsafe fn stage(src: *const u8, len: usize, sign: Sign, dst: *mut u8) {
         let mask = if sign == Sign::S8 { 0x80 } else { 0 };
-        // SAFETY: same contract.
-        unsafe { stage_bytes(src, len, mask, dst, Self::KR) }
+        // SAFETY: `len` readable bytes, and as many writable ones, rounded up to KR; the caller grants the features.
+        unsafe {
+            if len < 32 {
+                return stage_bytes(src, len, mask, dst, Self::KR);
+            }
+            let flip = _mm256_set1_epi8(mask as i8);
+            for at in (0..len).step_by(32) {
+                // The last vector ends with the row.
+                let at = at.min(len - 32);
+                let bytes = _mm256_loadu_si256(src.add(at).cast());
+                _mm256_storeu_si256(dst.add(at).cast(), _mm256_xor_si256(bytes, flip));
+            }
+            for at in len..len.next_multiple_of(Self::KR) {
+                dst.add(at).write(0);
+            }
+        }
     }
 
     #[inline(always)]
