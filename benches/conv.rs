@@ -1,5 +1,5 @@
-//! Integer convolutions on every ISA of this machine: the layers of EfficientNet-Lite0, MobileNetV2 and ResNet-50 that
-//! are no plain GEMM, against the peak of the ISA's dot product instruction in the same process.
+//! Integer convolutions on every ISA of this machine: ResNet-50's layers, shapes of other networks, depthwise layers,
+//! against the peak of the ISA's dot product instruction in the same process.
 //!
 //! The table printed first gives the share of the peak; criterion then tracks the layers one by one.
 #![allow(missing_docs, reason = "criterion's macros define public functions")]
@@ -18,37 +18,122 @@ use common::{best_seconds, output, peak_gops};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use requant_kernels::{
     Cpu,
-    conv::{Conv, ConvGeometry, ConvSpec, ConvWeights, PackedConv},
+    conv::{
+        Conv, ConvGeometry, ConvSpec, ConvTranspose, ConvTransposeSpec, ConvTransposeWeights,
+        ConvWeights, PackedConv, PackedConvTranspose,
+    },
     epilogue::{OutSlice, Sign},
     par::Serial,
 };
 
-/// A square image, a square kernel, "same" padding.
+/// A square image and "same" padding, unless changed.
+#[derive(Clone, Copy)]
 struct Layer {
-    size: usize,
+    image: [usize; 2],
     in_c: usize,
     out_c: usize,
-    kernel: usize,
+    kernel: [usize; 2],
     stride: usize,
-    depthwise: bool,
+    pads: [usize; 2],
+    groups: usize,
+    transposed: bool,
+    /// How often a network has it.
+    count: i32,
+}
+
+const fn rect(size: usize, in_c: usize, out_c: usize, kernel: [usize; 2]) -> Layer {
+    let pads = [kernel[0] / 2, kernel[1] / 2];
+    Layer {
+        image: [size; 2],
+        in_c,
+        out_c,
+        kernel,
+        stride: 1,
+        pads,
+        groups: 1,
+        transposed: false,
+        count: 1,
+    }
 }
 
 const fn dense(size: usize, in_c: usize, out_c: usize, kernel: usize, stride: usize) -> Layer {
-    Layer { size, in_c, out_c, kernel, stride, depthwise: false }
+    Layer { stride, ..rect(size, in_c, out_c, [kernel; 2]) }
+}
+
+const fn valid(size: usize, in_c: usize, out_c: usize, kernel: usize, stride: usize) -> Layer {
+    Layer { pads: [0; 2], ..dense(size, in_c, out_c, kernel, stride) }
+}
+
+const fn grouped(size: usize, channels: usize, groups: usize) -> Layer {
+    Layer { groups, ..dense(size, channels, channels, 3, 1) }
 }
 
 const fn depthwise(size: usize, channels: usize, kernel: usize, stride: usize) -> Layer {
-    Layer { size, in_c: channels, out_c: channels, kernel, stride, depthwise: true }
+    Layer { groups: channels, ..dense(size, channels, channels, kernel, stride) }
 }
 
-const LAYERS: [Layer; 20] = [
-    dense(224, 3, 32, 3, 2),
+const fn transposed(size: usize, in_c: usize, out_c: usize, kernel: usize, pad: usize) -> Layer {
+    Layer { transposed: true, pads: [pad; 2], ..dense(size, in_c, out_c, kernel, 2) }
+}
+
+const fn times(count: i32, layer: Layer) -> Layer {
+    Layer { count, ..layer }
+}
+
+/// Every convolution of ResNet-50 (v1.5) but the first.
+const RESNET50: [Layer; 22] = [
+    times(1, dense(56, 64, 64, 1, 1)),
+    times(2, dense(56, 256, 64, 1, 1)),
+    times(3, dense(56, 64, 64, 3, 1)),
+    times(4, dense(56, 64, 256, 1, 1)),
+    times(1, dense(56, 256, 128, 1, 1)),
+    times(1, dense(56, 128, 128, 3, 2)),
+    times(1, dense(56, 256, 512, 1, 2)),
+    times(4, dense(28, 128, 512, 1, 1)),
+    times(3, dense(28, 512, 128, 1, 1)),
+    times(3, dense(28, 128, 128, 3, 1)),
+    times(1, dense(28, 512, 256, 1, 1)),
+    times(1, dense(28, 256, 256, 3, 2)),
+    times(1, dense(28, 512, 1024, 1, 2)),
+    times(6, dense(14, 256, 1024, 1, 1)),
+    times(5, dense(14, 1024, 256, 1, 1)),
+    times(5, dense(14, 256, 256, 3, 1)),
+    times(1, dense(14, 1024, 512, 1, 1)),
+    times(1, dense(14, 512, 512, 3, 2)),
+    times(1, dense(14, 1024, 2048, 1, 2)),
+    times(3, dense(7, 512, 2048, 1, 1)),
+    times(2, dense(7, 2048, 512, 1, 1)),
+    times(2, dense(7, 512, 512, 3, 1)),
+];
+
+/// First layers; shapes of Inception-v3, of PP-OCR, of a speech model and of ResNeXt-50; transposed convolutions of
+/// PP-OCR and of decoders.
+const OTHERS: [Layer; 21] = [
     dense(224, 3, 64, 7, 2),
-    dense(56, 64, 64, 3, 1),
-    dense(28, 128, 128, 3, 1),
-    dense(14, 256, 256, 3, 1),
-    dense(7, 512, 512, 3, 1),
-    dense(56, 256, 512, 1, 2),
+    dense(224, 3, 32, 3, 2),
+    valid(299, 3, 32, 3, 2),
+    valid(149, 32, 32, 3, 1),
+    rect(35, 48, 64, [5, 5]),
+    rect(17, 128, 128, [1, 7]),
+    rect(17, 192, 192, [7, 1]),
+    rect(8, 384, 384, [1, 3]),
+    valid(35, 288, 384, 3, 2),
+    dense(160, 16, 16, 3, 1),
+    dense(160, 96, 24, 3, 1),
+    dense(80, 8, 8, 3, 1),
+    Layer { image: [1, 1500], pads: [0, 1], ..rect(1, 80, 384, [1, 3]) },
+    grouped(56, 128, 32),
+    grouped(28, 256, 32),
+    grouped(14, 512, 32),
+    grouped(7, 1024, 32),
+    transposed(160, 24, 24, 2, 0),
+    transposed(320, 24, 1, 2, 0),
+    transposed(28, 256, 128, 4, 1),
+    transposed(56, 128, 64, 3, 1),
+];
+
+/// Depthwise layers of EfficientNet-Lite0 and MobileNetV2.
+const DEPTHWISE: [Layer; 13] = [
     depthwise(112, 32, 3, 1),
     depthwise(112, 96, 3, 2),
     depthwise(56, 144, 3, 1),
@@ -65,46 +150,85 @@ const LAYERS: [Layer; 20] = [
 ];
 
 impl Layer {
-    fn groups(&self) -> usize {
-        if self.depthwise { self.in_c } else { 1 }
-    }
-
     fn geometry(&self) -> ConvGeometry {
+        let [vertical, horizontal] = self.pads;
         ConvGeometry::new(ConvSpec {
             batch: 1,
-            in_h: self.size,
-            in_w: self.size,
+            in_h: self.image[0],
+            in_w: self.image[1],
             in_c: self.in_c,
             out_c: self.out_c,
-            kernel: [self.kernel; 2],
+            kernel: self.kernel,
             strides: [self.stride; 2],
             dilations: [1, 1],
-            pads: [self.kernel / 2; 4],
-            groups: self.groups(),
+            pads: [vertical, horizontal, vertical, horizontal],
+            groups: self.groups,
         })
         .unwrap()
     }
 
     fn ops(&self) -> usize {
-        let patch = self.kernel * self.kernel * self.in_c / self.groups();
+        if self.transposed {
+            // Every input pixel meets every tap, but for the few that pads cut off.
+            let taps = self.kernel[0] * self.kernel[1];
+            return 2 * self.image[0] * self.image[1] * self.in_c * self.out_c * taps;
+        }
+        let patch = self.kernel[0] * self.kernel[1] * self.in_c / self.groups;
         2 * self.geometry().output_len() * patch
     }
 
     fn name(&self) -> String {
-        let Self { size, in_c, out_c, kernel, stride, depthwise } = self;
-        let kind = if *depthwise { "dw" } else { "conv" };
-        format!("{kind}{kernel}x{kernel}s{stride}-{size}x{size}x{in_c}-{out_c}")
+        let Self { image: [h, w], in_c, out_c, kernel: [kh, kw], stride, groups, .. } = self;
+        let kind = match *groups {
+            1 if self.transposed => "deconv".to_owned(),
+            1 => "conv".to_owned(),
+            g if g == *in_c => "dw".to_owned(),
+            g => format!("g{g}-"),
+        };
+        format!("{kind}{kh}x{kw}s{stride}-{h}x{w}x{in_c}-{out_c}")
     }
 
-    fn conv(&self, cpu: Cpu) -> impl FnMut() {
+    fn run(&self, cpu: Cpu) -> Box<dyn FnMut()> {
+        if self.transposed { Box::new(self.conv_transpose(cpu)) } else { Box::new(self.conv(cpu)) }
+    }
+
+    fn conv_transpose(&self, cpu: Cpu) -> impl FnMut() + use<> {
+        let weights = ConvTransposeWeights {
+            in_c: self.in_c,
+            out_c: self.out_c,
+            kernel: self.kernel,
+            strides: [self.stride; 2],
+            dilations: [1, 1],
+            groups: 1,
+        };
+        let [vertical, horizontal] = self.pads;
+        let spec = ConvTransposeSpec {
+            batch: 1,
+            image: self.image,
+            pads: [vertical, horizontal, vertical, horizontal],
+            output_padding: [0, 0],
+            weights,
+        };
+        let len = self.in_c * self.out_c * self.kernel[0] * self.kernel[1];
+        let values: Vec<i8> = (0..len).map(|i| ((i * 37) >> 2) as i8).collect();
+        let packed = PackedConvTranspose::pack(cpu, &values, weights, None, Sign::U8).unwrap();
+        let (bias, output) = (vec![0; self.out_c], output(self.out_c));
+        let conv = ConvTranspose::new(spec, Arc::new(packed), &bias, 0, &output).unwrap();
+        let x: Vec<u8> = (0..conv.input_len()).map(|i| ((i * 91) >> 3) as u8).collect();
+        let mut y = vec![0; conv.output_len()];
+        let mut scratch = vec![0; conv.scratch_bytes(1)];
+        move || conv.run(&Serial, &x, None, OutSlice::Quant8(&mut y), &mut scratch).unwrap()
+    }
+
+    fn conv(&self, cpu: Cpu) -> impl FnMut() + use<> {
         let geometry = self.geometry();
         let shape = ConvWeights {
             out_c: self.out_c,
-            in_c_per_group: self.in_c / self.groups(),
-            kernel: [self.kernel; 2],
-            groups: self.groups(),
+            in_c_per_group: self.in_c / self.groups,
+            kernel: self.kernel,
+            groups: self.groups,
         };
-        let len = shape.out_c * shape.in_c_per_group * self.kernel * self.kernel;
+        let len = shape.out_c * shape.in_c_per_group * self.kernel[0] * self.kernel[1];
         let weights: Vec<i8> = (0..len).map(|i| ((i * 37) >> 2) as i8).collect();
         let packed = PackedConv::pack(cpu, &weights, shape, None, Sign::U8).unwrap();
         let conv =
@@ -115,29 +239,55 @@ impl Layer {
         let mut scratch = vec![0; conv.scratch_bytes(1)];
         move || conv.run(&Serial, &x, None, OutSlice::Quant8(&mut y), &mut scratch).unwrap()
     }
+
+    fn id(&self, cpu: Cpu) -> String {
+        format!("{}/{}", group_name(cpu), self.name())
+    }
 }
 
+fn group_name(cpu: Cpu) -> String {
+    format!("kernel/conv-u8s8-{}", cpu.isa())
+}
+
+/// Prints the layers that the command line asks for, as criterion will take it: all, or those that hold its argument.
 fn table(cpu: Cpu) {
+    let wanted = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
+    let wanted = |layer: &&Layer| layer.id(cpu).contains(&wanted);
     let peak = peak_gops(cpu);
     println!("{}: peak of one core {peak:.0} GOP/s", cpu.isa());
-    for layer in &LAYERS {
-        let seconds = best_seconds(layer.conv(cpu));
+    let print = |layer: &Layer| {
+        let seconds = best_seconds(layer.run(cpu));
         let gops = layer.ops() as f64 / seconds / 1e9;
         let (name, us, share) = (layer.name(), seconds * 1e6, gops / peak * 100.0);
-        println!("  {name:<28} {us:>9.1} us  {gops:>7.0} GOP/s  {share:>4.0} %");
+        println!("  {name:<28} {us:>9.1} us  {gops:>7.1} GOP/s  {share:>5.1} %");
+        gops / peak
+    };
+    let (mut logs, mut count) = (0.0, 0);
+    for layer in RESNET50.iter().filter(wanted) {
+        logs += f64::from(layer.count) * print(layer).ln();
+        count += layer.count;
     }
+    if count > 0 {
+        let mean = (logs / f64::from(count)).exp();
+        println!("  geometric mean over these {count} layers of ResNet-50: {:.1} %", mean * 100.0);
+    }
+    OTHERS.iter().chain(&DEPTHWISE).filter(wanted).for_each(|layer| {
+        print(layer);
+    });
 }
 
 fn bench(c: &mut Criterion) {
     for isa in Cpu::available() {
         let cpu = Cpu::with_isa(isa).unwrap();
         table(cpu);
-        let mut group = c.benchmark_group(format!("kernel/conv-u8s8-{isa}"));
+        let mut group = c.benchmark_group(group_name(cpu));
         group.sample_size(20);
-        for layer in &LAYERS {
+        for layer in RESNET50.iter().chain(&OTHERS).chain(&DEPTHWISE) {
             group.throughput(Throughput::Elements(layer.ops() as u64));
-            let mut run = layer.conv(cpu);
-            group.bench_function(BenchmarkId::from_parameter(layer.name()), |b| b.iter(&mut run));
+            group.bench_function(BenchmarkId::from_parameter(layer.name()), |b| {
+                let mut run = layer.run(cpu);
+                b.iter(&mut run)
+            });
         }
         group.finish();
     }

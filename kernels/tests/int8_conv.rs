@@ -183,6 +183,21 @@ proptest! {
     }
 }
 
+/// Convolutions of which a panel of weights holds whole groups.
+fn few_channels() -> impl Strategy<Value = (usize, usize, usize)> {
+    let sizes = prop_oneof![Just((1, 2)), Just((2, 2)), Just((4, 4)), Just((4, 8)), Just((8, 8))];
+    (sizes, 1usize..20).prop_map(|((i, o), groups)| (i * groups, o * groups, groups))
+}
+
+proptest! {
+    #![proptest_config(config(100))]
+
+    #[test]
+    fn groups_of_few_channels_match_the_definition(problem in problems(few_channels())) {
+        problem.check_everywhere();
+    }
+}
+
 /// Convolutions of a size that is cut into tasks.
 fn larger() -> impl Strategy<Value = Problem> {
     let spec = |kernel, stride, in_c, out_c, groups| ConvSpec {
@@ -197,6 +212,14 @@ fn larger() -> impl Strategy<Value = Problem> {
         pads: [kernel / 2; 4],
         groups,
     };
+    // A 1-D convolution is one of images of height 1.
+    let line = ConvSpec {
+        in_h: 1,
+        in_w: 300,
+        kernel: [1, 3],
+        pads: [0, 1, 0, 1],
+        ..spec(3, 1, 40, 50, 1)
+    };
     prop_oneof![
         Just(spec(1, 1, 40, 70, 1)),
         Just(spec(1, 2, 64, 65, 1)),
@@ -205,6 +228,10 @@ fn larger() -> impl Strategy<Value = Problem> {
         Just(spec(3, 1, 96, 96, 96)),
         Just(spec(5, 2, 130, 130, 130)),
         Just(spec(3, 1, 12, 32, 4)),
+        Just(spec(3, 1, 70, 140, 1)),
+        Just(spec(3, 2, 128, 128, 32)),
+        Just(line),
+        Just(ConvSpec { dilations: [1, 2], ..line }),
     ]
     .prop_flat_map(with_data)
 }
@@ -247,6 +274,10 @@ fn no_kernel_touches_memory_beyond_its_operands() {
         spec(65, 65, 65, 5, 2, 2),
         spec(6, 4, 2, 3, 1, 1),
         spec(4, 8, 4, 3, 1, 1),
+        spec(4, 4, 2, 3, 1, 1),
+        spec(8, 8, 2, 3, 1, 2),
+        spec(20, 20, 5, 3, 0, 1),
+        spec(32, 32, 8, 3, 0, 1),
     ] {
         let geometry = ConvGeometry::new(spec).unwrap();
         let k = spec.in_c / spec.groups * spec.kernel[0] * spec.kernel[1];

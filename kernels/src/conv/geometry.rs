@@ -1,5 +1,6 @@
 //! The shape of a 2-D convolution, checked once.
 
+use super::band::Window;
 use crate::{KernelError, error::checked_product};
 
 /// The numbers that describe a convolution; activations are NHWC. A 1-D convolution has height 1.
@@ -118,6 +119,20 @@ impl ConvGeometry {
     /// Pixels of the result, over the whole batch.
     pub(crate) fn pixels(&self) -> usize {
         self.spec.batch * self.out[0] * self.out[1]
+    }
+
+    /// Which pixels each output pixel reads.
+    pub(super) fn window(&self) -> Window {
+        let ConvSpec { in_h, in_w, in_c, kernel, strides, dilations, pads, .. } = self.spec;
+        Window {
+            image: [in_h, in_w],
+            channels: in_c,
+            origin: [-(pads[0] as isize), -(pads[1] as isize)],
+            kernel,
+            strides,
+            dilations,
+            out: self.out,
+        }
     }
 
     /// Whether each output pixel reads exactly the input pixel of the same index.

@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
-use super::geometry::{ConvGeometry, ConvSpec};
+use super::{
+    band::KOrder,
+    geometry::{ConvGeometry, ConvSpec},
+};
 
 /// Bytes of patches that should stay in L1 and L2 while all panels of weights pass over them.
 const BLOCK_BYTES: usize = 96 * 1024;
@@ -13,20 +16,34 @@ const PIXEL_STEP: usize = 24;
 /// How patches are gathered.
 pub(super) struct Patches<'a> {
     geometry: &'a ConvGeometry,
+    order: KOrder,
+    /// Channels of a patch.
+    channels: usize,
     pad_value: u8,
     pixels: usize,
 }
 
 impl<'a> Patches<'a> {
     /// Blocks sized for the cache, and small enough that `threads` threads all find some.
-    pub(super) fn new(geometry: &'a ConvGeometry, pad_value: u8, threads: usize) -> Self {
+    pub(super) fn new(
+        geometry: &'a ConvGeometry,
+        order: KOrder,
+        channels: usize,
+        pad_value: u8,
+        threads: usize,
+    ) -> Self {
         let threads = threads.max(1);
-        let ConvSpec { kernel, in_c, groups, .. } = *geometry.spec();
-        let patch = (kernel[0] * kernel[1] * (in_c / groups)).max(1);
+        let patch = order.k().max(1);
         let in_cache = BLOCK_BYTES / patch / PIXEL_STEP * PIXEL_STEP;
         let shared = geometry.pixels().div_ceil(threads * 4).next_multiple_of(PIXEL_STEP);
         let most = if threads == 1 { in_cache } else { in_cache.min(shared) };
-        Self { geometry, pad_value, pixels: most.max(PIXEL_STEP).min(geometry.pixels().max(1)) }
+        Self {
+            geometry,
+            order,
+            channels,
+            pad_value,
+            pixels: most.max(PIXEL_STEP).min(geometry.pixels().max(1)),
+        }
     }
 
     /// Pixels of a block.
@@ -34,10 +51,9 @@ impl<'a> Patches<'a> {
         self.pixels
     }
 
-    /// Bytes of a patch: K of one group.
+    /// Bytes of a patch: K of one matrix.
     pub(super) fn patch_bytes(&self) -> usize {
-        let ConvSpec { kernel, in_c, groups, .. } = *self.geometry.spec();
-        kernel[0] * kernel[1] * (in_c / groups)
+        self.order.k()
     }
 
     /// Bytes of a block.
@@ -45,21 +61,20 @@ impl<'a> Patches<'a> {
         self.pixels * self.patch_bytes()
     }
 
-    /// Writes the patches of the output pixels `pixels`, of one group's channels, to `out`: one after the other, each
-    /// in the order ky, kx, c.
-    pub(super) fn gather(&self, x: &[u8], group: usize, pixels: Range<usize>, out: &mut [u8]) {
-        let ConvSpec {
-            in_h, in_w, in_c, kernel: [kh, kw], strides, dilations, pads, groups, ..
-        } = *self.geometry.spec();
+    /// Writes the patches of the output pixels `pixels`, of one matrix's channels, to `out`: one after the other, each
+    /// in the order of its K.
+    pub(super) fn gather(&self, x: &[u8], matrix: usize, pixels: Range<usize>, out: &mut [u8]) {
+        let ConvSpec { in_h, in_w, in_c, kernel: [kh, kw], strides, dilations, pads, .. } =
+            *self.geometry.spec();
         let (out_h, out_w) = (self.geometry.out_h(), self.geometry.out_w());
-        let cg = in_c / groups;
-        if cg == 0 {
+        let KOrder { taps, len, padded, .. } = self.order;
+        let channels = self.channels;
+        if channels == 0 {
             return;
         }
-        let row_bytes = kw * cg;
         // With all channels and no dilation the taps of a kernel row are one run of memory.
-        let contiguous = dilations[1] == 1 && groups == 1;
-        let mut rows = out.chunks_exact_mut(row_bytes);
+        let contiguous = dilations[1] == 1 && taps == kw;
+        let mut runs = out.chunks_exact_mut(padded);
         let (mut image_and_row, mut next_ox) = (pixels.start / out_w, pixels.start % out_w);
         for _ in pixels {
             let (n, oy, ox) = (image_and_row / out_h, image_and_row % out_h, next_ox);
@@ -68,22 +83,25 @@ impl<'a> Patches<'a> {
                 (image_and_row, next_ox) = (image_and_row + 1, 0);
             }
             let left = (ox * strides[1]) as isize - pads[1] as isize;
-            for ky in 0..kh {
-                let Some(out) = rows.next() else { return };
+            for (ky, first) in (0..kh).flat_map(|ky| (0..kw).step_by(taps).map(move |kx| (ky, kx)))
+            {
+                let Some(run) = runs.next() else { return };
+                let (out, zeros) = run.split_at_mut(len);
+                zeros.fill(0);
                 let iy = (oy * strides[0] + ky * dilations[0]).wrapping_sub(pads[0]);
                 if iy >= in_h {
                     out.fill(self.pad_value);
                     continue;
                 }
                 let image_row = &x[(n * in_h + iy) * in_w * in_c..][..in_w * in_c];
-                if contiguous && left >= 0 && left as usize + kw <= in_w {
-                    copy(&image_row[left as usize * in_c..][..row_bytes], out);
+                if contiguous && channels == in_c && left >= 0 && left as usize + kw <= in_w {
+                    copy(&image_row[left as usize * in_c..][..len], out);
                     continue;
                 }
-                for (kx, out) in out.chunks_exact_mut(cg).enumerate() {
-                    let ix = left + (kx * dilations[1]) as isize;
+                for (kx, out) in out.chunks_exact_mut(channels).enumerate() {
+                    let ix = left + ((first + kx) * dilations[1]) as isize;
                     if (0..in_w as isize).contains(&ix) {
-                        copy(&image_row[ix as usize * in_c + group * cg..][..cg], out);
+                        copy(&image_row[ix as usize * in_c + matrix * channels..][..channels], out);
                     } else {
                         out.fill(self.pad_value);
                     }

@@ -8,21 +8,38 @@
 //! | --- | --- |
 //! | 1×1, stride 1, no padding, 1 group | GEMM on the activations in place |
 //! | one channel per group | depthwise kernel |
-//! | any other | im2col of a block of pixels that fits the cache, then GEMM, per group |
+//! | any other | GEMM tiles over a band of padded input rows, or over the image itself where nothing is padded |
+//! | dilated kernel rows of odd channels, ISAs without such tiles | im2col of a block of pixels, then GEMM |
+//!
+//! Groups of few columns share panels: each column reads the channels of its own (x86), or weights of several groups
+//! form the diagonal blocks of one panel.
 
+mod band;
 mod geometry;
 mod im2col;
+pub(crate) mod kernel;
+mod spread;
+mod transpose;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, ops::Range, sync::Arc};
 
-pub use self::geometry::{ConvGeometry, ConvSpec};
-use self::im2col::Patches;
+pub(crate) use self::kernel::{BandSet, band_set};
+use self::{
+    band::{Band, KOrder},
+    im2col::Patches,
+    kernel::{band_block, spread_block},
+    spread::Spread,
+};
+pub use self::{
+    geometry::{ConvGeometry, ConvSpec},
+    transpose::{ConvTranspose, ConvTransposeSpec, ConvTransposeWeights, PackedConvTranspose},
+};
 use crate::{
     Cpu, KernelError,
     depthwise::{Depthwise, PackedDepthwise},
-    epilogue::{Epilogue, FixedPoint, OutSlice, Output, Requantize, Sign, TileOut},
+    epilogue::{Epilogue, FixedPoint, NR, OutSlice, Output, Requantize, Sign, TileOut},
     error::{check_at_least, check_len, checked_product},
-    gemm::{PackedB, check_residual, expand_zero_points},
+    gemm::{Core, PackedB, check_residual, expand_zero_points, kernel::KernelSet},
     par::{DisjointMut, Parallel, WorkerScratch, for_each_with_worker, for_macs},
 };
 
@@ -48,15 +65,22 @@ pub struct PackedConv {
 }
 
 enum PackedForm {
-    /// One matrix per group, K in the order ky, kx, c.
-    Gemm(Vec<PackedB>),
+    /// One matrix per group or some merged groups; `Σ (w − w_zero)` per output channel.
+    Gemm {
+        matrices: Vec<PackedB>,
+        order: KOrder,
+        set: &'static KernelSet,
+        sums: Vec<i32>,
+        /// The groups of one matrix for all of them, of which each column holds the weights of its own.
+        spread: Option<Spread>,
+    },
     Depthwise(PackedDepthwise),
 }
 
 impl fmt::Debug for PackedForm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Gemm(_) => "Gemm",
+            Self::Gemm { .. } => "Gemm",
             Self::Depthwise(_) => "Depthwise",
         })
     }
@@ -101,15 +125,38 @@ impl PackedConv {
                 a_sign,
             )?)
         } else {
+            let set = KernelSet::of(cpu);
             let n = out_c / groups;
-            let pack = |group: usize| {
-                let w_zero = w_zero.as_ref().map(|z| &z[group * n..(group + 1) * n]);
-                PackedB::pack_from(cpu, k, n, w_zero, a_sign, |k_, o| {
-                    let (tap, c) = (k_ / in_c, k_ % in_c);
-                    weights[((group * n + o) * in_c + c) * kh * kw + tap]
+            let spread = match w_zero {
+                None => Spread::new(set, groups, in_c, n),
+                Some(_) => None,
+            };
+            let merged = if w_zero.is_none() { merged_groups(n, groups) } else { 1 };
+            // Groups of a matrix, and those that a column reads the channels of.
+            let (merged, read) = match &spread {
+                Some(spread) => (groups, spread.channels / in_c),
+                None => (merged, merged),
+            };
+            let (n, channels) = (merged * n, read * in_c);
+            let all = checked_product("input channels", &[groups, in_c])?;
+            let order =
+                KOrder::new(shape.kernel, channels, channels == all && spread.is_none(), set.kr);
+            let pack = |matrix: usize| {
+                let w_zero = w_zero.as_ref().map(|z| &z[matrix * n..(matrix + 1) * n]);
+                PackedB::pack_from(cpu, order.k(), n, w_zero, a_sign, |k, o| {
+                    let Some((tap, c)) = order.tap_and_channel(k) else { return 0 };
+                    if c / in_c != o / (out_c / groups) % read {
+                        return 0;
+                    }
+                    weights[((matrix * n + o) * in_c + c % in_c) * kh * kw + tap]
                 })
             };
-            PackedForm::Gemm((0..groups).map(pack).collect::<Result<_, _>>()?)
+            let matrices = (0..groups / merged).map(pack).collect::<Result<_, _>>()?;
+            let sum = |o: usize| -> i32 {
+                let zero = w_zero.as_ref().map_or(0, |z| z[o]);
+                weights[o * k..(o + 1) * k].iter().map(|&w| i32::from(w) - zero).sum()
+            };
+            PackedForm::Gemm { matrices, order, set, sums: (0..out_c).map(sum).collect(), spread }
         };
         Ok(Self { shape, a_sign, form })
     }
@@ -127,7 +174,7 @@ impl PackedConv {
     /// Bytes of memory held.
     pub fn bytes(&self) -> usize {
         match &self.form {
-            PackedForm::Gemm(groups) => groups.iter().map(PackedB::bytes).sum(),
+            PackedForm::Gemm { matrices, .. } => matrices.iter().map(PackedB::bytes).sum(),
             PackedForm::Depthwise(packed) => packed.bytes(),
         }
     }
@@ -135,10 +182,16 @@ impl PackedConv {
     /// `Σ (w − w_zero)` per output channel: `bias' = bias − z_x · sum` folds the activations' zero point.
     pub fn weight_sums(&self) -> Vec<i32> {
         match &self.form {
-            PackedForm::Gemm(groups) => groups.iter().flat_map(PackedB::weight_sums).collect(),
+            PackedForm::Gemm { sums, .. } => sums.clone(),
             PackedForm::Depthwise(packed) => packed.weight_sums().to_vec(),
         }
     }
+}
+
+/// How many of `groups` groups of `n` columns share a panel: the most that fit it and divide them.
+fn merged_groups(n: usize, groups: usize) -> usize {
+    let most = (NR / n.max(1)).clamp(1, groups.max(1));
+    (1..=most).rev().find(|merged| groups.is_multiple_of(*merged)).unwrap_or(1)
 }
 
 /// A convolution of images of one size.
@@ -152,9 +205,17 @@ pub struct Conv {
 
 #[derive(Debug)]
 enum Form {
-    /// One epilogue per group.
-    Gemm(Vec<Epilogue>),
+    /// One epilogue per matrix.
+    Gemm(Vec<Epilogue>, Method),
     Depthwise(Depthwise),
+}
+
+/// Where the GEMM's rows come from.
+#[derive(Debug)]
+enum Method {
+    Pointwise,
+    Band(Band),
+    Im2col,
 }
 
 impl Conv {
@@ -188,16 +249,28 @@ impl Conv {
         }
         check_len("bias", bias.len(), spec.out_c)?;
         let form = match &packed.form {
-            PackedForm::Gemm(groups) => {
-                let n = spec.out_c / spec.groups;
-                let epilogue = |(group, packed): (usize, &PackedB)| {
-                    let channels = group * n..(group + 1) * n;
+            PackedForm::Gemm { matrices, order, set, spread, .. } => {
+                let n = spec.out_c / matrices.len().max(1);
+                let epilogue = |(matrix, packed): (usize, &PackedB)| {
+                    let channels = matrix * n..(matrix + 1) * n;
                     packed.epilogue(
                         &bias[channels.clone()],
                         &slice_output(output, channels, spec.out_c)?,
                     )
                 };
-                Form::Gemm(groups.iter().enumerate().map(epilogue).collect::<Result<_, _>>()?)
+                let epilogues =
+                    matrices.iter().enumerate().map(epilogue).collect::<Result<_, _>>()?;
+                let band = |band_set| {
+                    let window = geometry.window();
+                    let exact = spread.as_ref().is_none_or(|spread| spread.is_exact(n));
+                    Band::new(band_set, packed.a_sign, window, *order, set.kr, exact, pad_value)
+                };
+                let method = if geometry.is_pointwise() {
+                    Method::Pointwise
+                } else {
+                    set.band.and_then(band).map_or(Method::Im2col, Method::Band)
+                };
+                Form::Gemm(epilogues, method)
             }
             PackedForm::Depthwise(packed) => {
                 Form::Depthwise(Depthwise::new(&geometry, packed, bias, pad_value, output)?)
@@ -218,10 +291,15 @@ impl Conv {
 
     /// Bytes of scratch that [`Self::run`] needs for `threads` threads.
     pub fn scratch_bytes(&self, threads: usize) -> usize {
-        let per_worker = match &self.form {
-            Form::Gemm(_) if self.geometry.is_pointwise() => 0,
-            Form::Gemm(_) => Patches::new(&self.geometry, self.pad_value, threads).bytes(),
-            Form::Depthwise(depthwise) => depthwise.scratch_bytes(&self.geometry),
+        let per_worker = match (&self.form, &self.packed.form) {
+            (Form::Gemm(_, Method::Band(band)), PackedForm::Gemm { matrices, .. }) => {
+                band.bytes(self.split(band, matrices, threads).rows)
+            }
+            (Form::Gemm(_, Method::Im2col), PackedForm::Gemm { matrices, order, .. }) => {
+                self.patches(matrices, *order, threads).bytes()
+            }
+            (Form::Depthwise(depthwise), _) => depthwise.scratch_bytes(&self.geometry),
+            _ => 0,
         };
         per_worker.saturating_mul(threads.max(1))
     }
@@ -243,7 +321,7 @@ impl Conv {
     ) -> Result<(), KernelError> {
         let geometry = &self.geometry;
         let some_epilogue = match &self.form {
-            Form::Gemm(epilogues) => epilogues.first(),
+            Form::Gemm(epilogues, _) => epilogues.first(),
             Form::Depthwise(depthwise) => Some(depthwise.epilogue()),
         };
         let Some(epilogue) = some_epilogue else { return Ok(()) };
@@ -260,20 +338,24 @@ impl Conv {
         }
         let x = &x[..geometry.input_len()];
         match (&self.form, &self.packed.form) {
-            (Form::Gemm(epilogues), PackedForm::Gemm(groups)) if geometry.is_pointwise() => {
-                let core = groups[0].core(&epilogues[0]);
-                let n = geometry.spec().out_c;
-                crate::gemm::run_checked(
-                    &core,
-                    par,
-                    geometry.pixels(),
-                    (x, geometry.spec().in_c),
-                    residual.map(|r| (r, n)),
-                    (y, n),
-                );
-            }
-            (Form::Gemm(epilogues), PackedForm::Gemm(groups)) => {
-                self.run_im2col(par, x, residual, y, scratch, epilogues, groups);
+            (Form::Gemm(epilogues, method), PackedForm::Gemm { matrices, order, spread, .. }) => {
+                let spread = spread.as_ref();
+                let cores = Cores { matrices, epilogues, order: *order, spread };
+                match method {
+                    Method::Pointwise => {
+                        let n = geometry.spec().out_c;
+                        crate::gemm::run_checked(
+                            &cores.core(0),
+                            par,
+                            geometry.pixels(),
+                            (x, geometry.spec().in_c),
+                            residual.map(|r| (r, n)),
+                            (y, n),
+                        );
+                    }
+                    Method::Band(band) => self.run_band(par, x, residual, y, scratch, cores, band),
+                    Method::Im2col => self.run_im2col(par, x, residual, y, scratch, cores),
+                }
             }
             (Form::Depthwise(depthwise), PackedForm::Depthwise(packed)) => {
                 depthwise.run(geometry, packed, par, x, residual, y, scratch);
@@ -283,10 +365,76 @@ impl Conv {
         Ok(())
     }
 
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "the checked arguments of `run` and the two halves of each group"
-    )]
+    fn split(&self, band: &Band, matrices: &[PackedB], threads: usize) -> band::Split {
+        let spec = self.geometry.spec();
+        let macs = (spec.kernel[0] * spec.kernel[1] * (spec.in_c / spec.groups))
+            .saturating_mul(spec.out_c);
+        band.split(spec.batch, macs, units(matrices), threads.max(1))
+    }
+
+    fn patches(&self, matrices: &[PackedB], order: KOrder, threads: usize) -> Patches<'_> {
+        let channels = self.geometry.spec().in_c / matrices.len().max(1);
+        Patches::new(&self.geometry, order, channels, self.pad_value, threads)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the checked arguments of `run`, and how")]
+    fn run_band(
+        &self,
+        par: &dyn Parallel,
+        x: &[u8],
+        residual: Option<&[u8]>,
+        y: &mut [u8],
+        scratch: &mut [u8],
+        cores: Cores<'_>,
+        band: &Band,
+    ) {
+        let Self { geometry, .. } = self;
+        let ConvSpec { batch, in_h, in_w, in_c, out_c, .. } = *geometry.spec();
+        let (out_h, out_w) = (geometry.out_h(), geometry.out_w());
+        let split = self.split(band, cores.matrices, par.threads());
+        let (n, channels) = (out_c / cores.matrices.len(), in_c / cores.matrices.len());
+        let element = cores.epilogues[0].element_bytes();
+        let ldc = out_c * element;
+        let y = DisjointMut::new(y);
+        let per_worker = WorkerScratch::new(scratch, band.bytes(split.rows), par.threads().max(1));
+        let par = for_macs(par, geometry.output_len().saturating_mul(cores.order.k()));
+        for_each_with_worker(par, batch * split.bands * split.parts, &|worker, task| {
+            let (task, part) = (task / split.parts, task % split.parts);
+            let (image, first) = (task / split.bands, task % split.bands * split.rows);
+            let rows = first..(first + split.rows).min(out_h);
+            // SAFETY: a worker runs one task at a time.
+            let scratch = unsafe { per_worker.get(worker) };
+            let values = band.fill(
+                &x[image * in_h * in_w * in_c..][..in_h * in_w * in_c],
+                rows.clone(),
+                scratch,
+            );
+            let pixels = (image * out_h + rows.start) * out_w..(image * out_h + rows.end) * out_w;
+            for unit in cores.units(split.units(part)) {
+                let (matrix, panels) = unit;
+                let core = cores.core(matrix);
+                let cols = matrix * n + panels.start * NR..matrix * n + (panels.end * NR).min(n);
+                let residual = residual.map_or(std::ptr::null(), |r| {
+                    r.as_ptr().wrapping_add(pixels.start * out_c + cols.start)
+                });
+                let bytes = cols.start * element..cols.end * element;
+                // SAFETY: tasks and units have disjoint pixels or columns; `run` checked the lengths of `y` and the
+                // residual; the band holds the patches of these pixels and the channels of every matrix. Weights
+                // were packed for an ISA that a `Cpu` proved.
+                unsafe {
+                    let out = y.rect(pixels.clone(), bytes, ldc);
+                    let to = TileOut { out, ldc, residual, ldr: out_c };
+                    let values = values.add(matrix * channels * band.set().value_bytes);
+                    let (set, patch, pixels) = (band.set(), band.patch(), 0..pixels.len());
+                    match cores.spread {
+                        Some(s) => spread_block(&core, s, values, patch, pixels, panels, to),
+                        None => band_block(&core, set, values, patch, pixels, panels, to),
+                    }
+                }
+            }
+        });
+    }
+
     fn run_im2col(
         &self,
         par: &dyn Parallel,
@@ -294,28 +442,28 @@ impl Conv {
         residual: Option<&[u8]>,
         y: &mut [u8],
         scratch: &mut [u8],
-        epilogues: &[Epilogue],
-        groups: &[PackedB],
+        cores: Cores<'_>,
     ) {
-        let patches = Patches::new(&self.geometry, self.pad_value, par.threads().max(1));
+        let Cores { matrices, epilogues, order, .. } = cores;
+        let patches = self.patches(matrices, order, par.threads());
         let out_c = self.geometry.spec().out_c;
-        let n = out_c / groups.len();
+        let n = out_c / matrices.len();
         let element = epilogues[0].element_bytes();
         let pixels = self.geometry.pixels();
         let blocks = pixels.div_ceil(patches.pixels());
         let y = DisjointMut::new(y);
         let per_worker = WorkerScratch::new(scratch, patches.bytes(), par.threads().max(1));
-        let par = for_macs(par, self.geometry.output_len().saturating_mul(patches.patch_bytes()));
-        for_each_with_worker(par, blocks * groups.len(), &|worker, task| {
-            let (group, block) = (task % groups.len(), task / groups.len());
+        let par = for_macs(par, self.geometry.output_len().saturating_mul(order.k()));
+        for_each_with_worker(par, blocks * matrices.len(), &|worker, task| {
+            let (matrix, block) = (task % matrices.len(), task / matrices.len());
             let rows = block * patches.pixels()..((block + 1) * patches.pixels()).min(pixels);
             // SAFETY: a worker runs one task at a time.
             let a = unsafe { per_worker.get(worker) };
-            patches.gather(x, group, rows.clone(), a);
-            let col = group * n;
+            patches.gather(x, matrix, rows.clone(), a);
+            let col = matrix * n;
             let residual = residual
                 .map_or(std::ptr::null(), |r| r.as_ptr().wrapping_add(rows.start * out_c + col));
-            let core = groups[group].core(&epilogues[group]);
+            let core = cores.core(matrix);
             // SAFETY: tasks have disjoint pixels or channels; `run` checked the lengths of `y` and the residual, and
             // `gather` wrote one patch of K bytes per row. Weights were packed for an ISA that a `Cpu` proved.
             unsafe {
@@ -335,15 +483,50 @@ impl Conv {
     }
 }
 
+/// The matrices of a convolution, with their epilogues.
+#[derive(Clone, Copy)]
+struct Cores<'a> {
+    matrices: &'a [PackedB],
+    epilogues: &'a [Epilogue],
+    order: KOrder,
+    spread: Option<&'a Spread>,
+}
+
+impl<'a> Cores<'a> {
+    fn core(&self, matrix: usize) -> Core<'a> {
+        self.matrices[matrix].core(&self.epilogues[matrix])
+    }
+
+    /// The matrices and panels of some [`units`].
+    fn units(&self, units: Range<usize>) -> impl Iterator<Item = (usize, Range<usize>)> {
+        let panels = self.matrices[0].panels();
+        let one = self.matrices.len() == 1;
+        let whole = if one { 0..1 } else { units.clone() };
+        let part = units.start * UNIT_PANELS..(units.end * UNIT_PANELS).min(panels);
+        whole.map(move |matrix| (matrix, if one { part.clone() } else { 0..panels }))
+    }
+}
+
+/// Panels of one matrix that stay in one task: those of the widest tile.
+const UNIT_PANELS: usize = 4;
+
+/// What weights can be cut into: the panels of one matrix, or whole matrices.
+fn units(matrices: &[PackedB]) -> usize {
+    match matrices {
+        [one] => one.panels().div_ceil(UNIT_PANELS),
+        _ => matrices.len(),
+    }
+}
+
 /// The part of a per-channel output description that belongs to `channels` of `all`.
 fn slice_output(
     output: &Output,
-    channels: std::ops::Range<usize>,
+    channels: Range<usize>,
     all: usize,
 ) -> Result<Output, KernelError> {
     fn part<T: Clone>(
         values: &[T],
-        channels: &std::ops::Range<usize>,
+        channels: &Range<usize>,
         all: usize,
     ) -> Result<Vec<T>, KernelError> {
         if values.len() == 1 {

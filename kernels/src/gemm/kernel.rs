@@ -14,6 +14,7 @@
 use std::mem::MaybeUninit;
 
 use crate::{
+    conv::BandSet,
     cpu::{Cpu, Isa},
     epilogue::{Epilogue, Kind, NR, Quant, Sign, TileOut, finish_tile},
 };
@@ -36,7 +37,7 @@ pub(crate) trait Dot {
     /// Whether K may come in several parts, through [`Block::partial`]; tiles are one panel wide then.
     const PARTIAL: bool = false;
     /// An activation as the dot product reads it.
-    type A: Copy;
+    type A: Copy + Into<i32>;
     /// KR activations, broadcast.
     type Splat: Copy;
     /// 16·KR weights.
@@ -234,6 +235,8 @@ pub(crate) struct KernelSet {
     pub(crate) in_place: Option<Sign>,
     /// `tiles[nv − 1]`: tiles of `nv` panels, by falling MR down to 1.
     pub(crate) tiles: &'static [&'static [Ukernel]],
+    /// The same tiles over the pixels of a band, where the ISA has them.
+    pub(crate) band: Option<&'static BandSet>,
     /// How rows of A are staged for all panels at once; without it the tiles do it, each for itself.
     pub(crate) stage: Option<Stage>,
     /// Writes `Σ_k a` of each of `rows` to `sums`.
@@ -412,11 +415,8 @@ unsafe fn tile<D: Dot, const MR: usize, const NV: usize>(block: &Block<'_>, row:
                 };
             let weights = b.add(done * NR);
             for g in 0..groups {
-                group::<D, MR, NV>(
-                    &mut acc,
-                    (rows.add(g * D::KR), ld),
-                    (weights.add(g * NR * D::KR), panel),
-                );
+                let row = |r: usize| rows.wrapping_add(g * D::KR + r * ld);
+                group::<D, MR, NV>(&mut acc, row, (weights.add(g * NR * D::KR), panel));
             }
             done += groups * D::KR;
         }
@@ -453,12 +453,12 @@ pub(crate) unsafe fn run_thin<D: Dot, const MR: usize, const NV: usize, const U:
             for g in (0..unrolled).step_by(U) {
                 for_each_row!(u < U {
                     let (a, b) = (a.add((g + u) * D::KR), b.add((g + u) * NR * D::KR));
-                    group::<D, MR, NV>(&mut acc[u], (a, ld), (b, panel));
+                    group::<D, MR, NV>(&mut acc[u], |r| a.wrapping_add(r * ld), (b, panel));
                 });
             }
             for g in unrolled..groups {
                 let (a, b) = (a.add(g * D::KR), b.add(g * NR * D::KR));
-                group::<D, MR, NV>(&mut acc[0], (a, ld), (b, panel));
+                group::<D, MR, NV>(&mut acc[0], |r| a.wrapping_add(r * ld), (b, panel));
             }
             let mut sum = acc[0];
             for_each_row!(r < MR {
@@ -479,7 +479,7 @@ pub(crate) unsafe fn run_thin<D: Dot, const MR: usize, const NV: usize, const U:
 /// # Safety
 /// The epilogue has columns from `col` on in so many panels; the target features of `D` are supported.
 #[inline(always)]
-unsafe fn start<D: Dot, const MR: usize, const NV: usize>(
+pub(crate) unsafe fn start<D: Dot, const MR: usize, const NV: usize>(
     epilogue: &Epilogue,
     col: usize,
 ) -> [[D::Acc; NV]; MR] {
@@ -496,14 +496,14 @@ unsafe fn start<D: Dot, const MR: usize, const NV: usize>(
     }
 }
 
-/// Adds a group of KR products to a tile: of MR rows of A, `ld` values apart, and NV panels of B, `panel` bytes apart.
+/// Adds a group of KR products to a tile: of the MR rows of A at `row(0)` … and NV panels of B, `panel` bytes apart.
 ///
 /// # Safety
 /// The groups are readable; the target features of `D` are supported.
 #[inline(always)]
-unsafe fn group<D: Dot, const MR: usize, const NV: usize>(
+pub(crate) unsafe fn group<D: Dot, const MR: usize, const NV: usize>(
     acc: &mut [[D::Acc; NV]; MR],
-    (a, ld): (*const D::A, usize),
+    row: impl Fn(usize) -> *const D::A,
     (b, panel): (*const i8, usize),
 ) {
     // SAFETY: the caller's promise.
@@ -513,7 +513,7 @@ unsafe fn group<D: Dot, const MR: usize, const NV: usize>(
             *bv = D::load_b(b.add(v * panel));
         }
         for_each_row!(r < MR {
-            let av = D::splat(a.add(r * ld));
+            let av = D::splat(row(r));
             for (acc, bv) in acc[r].iter_mut().zip(bv) {
                 *acc = D::dot(*acc, av, bv);
             }
@@ -527,7 +527,7 @@ unsafe fn group<D: Dot, const MR: usize, const NV: usize>(
 /// `col + cols` columns exist, as many as the tile has or fewer in its last panel; the output, and the residual where
 /// there is one, span the tile; the target features of `D` are supported.
 #[inline(always)]
-unsafe fn finish<D: Dot, const MR: usize, const NV: usize>(
+pub(crate) unsafe fn finish<D: Dot, const MR: usize, const NV: usize>(
     mut acc: [[D::Acc; NV]; MR],
     epilogue: &Epilogue,
     (col, cols): (usize, usize),
@@ -593,6 +593,7 @@ macro_rules! kernel_set {
             kr: <$dot as $crate::gemm::kernel::Dot>::KR,
             in_place: <$dot as $crate::gemm::kernel::Dot>::IN_PLACE,
             tiles: &[$($crate::gemm::kernel::tiles!(#[$attr] $dot, $tiles)),+],
+            band: Some($crate::conv::band_set!(#[$attr] $dot, $($tiles),+)),
             stage: None,
             row_sums: {
                 #[$attr]

@@ -13,13 +13,13 @@ pub(crate) mod pack;
 mod scalar;
 mod scratch;
 #[cfg(target_arch = "x86_64")]
-mod x86_avx2;
+pub(crate) mod x86_avx2;
 #[cfg(target_arch = "x86_64")]
-mod x86_avx512bw;
+pub(crate) mod x86_avx512bw;
 #[cfg(target_arch = "x86_64")]
-mod x86_avx512vnni;
+pub(crate) mod x86_avx512vnni;
 #[cfg(target_arch = "x86_64")]
-mod x86_avxvnni;
+pub(crate) mod x86_avxvnni;
 
 use std::{fmt, sync::Arc};
 
@@ -132,6 +132,11 @@ impl PackedB {
     /// Columns of B.
     pub fn n(&self) -> usize {
         self.layout.n
+    }
+
+    /// Panels of 16 columns.
+    pub(crate) fn panels(&self) -> usize {
+        self.layout.panels()
     }
 
     /// How the activations' bytes are read.
