@@ -28,7 +28,7 @@ pub enum Isa {
     Neon,
     /// AArch64 with `sdot`.
     NeonDotprod,
-    /// AArch64 with `smmla`.
+    /// AArch64 with `smmla` (and `sdot`).
     NeonI8mm,
 }
 
@@ -66,10 +66,10 @@ impl Isa {
         match self {
             Self::Scalar => true,
             Self::Avx2 | Self::Avx512Vnni => cfg!(target_arch = "x86_64"),
-            Self::Neon => cfg!(all(target_arch = "aarch64", target_endian = "little")),
-            Self::AvxVnni | Self::Avx512Bw | Self::Amx | Self::NeonDotprod | Self::NeonI8mm => {
-                false
+            Self::Neon | Self::NeonDotprod | Self::NeonI8mm => {
+                cfg!(all(target_arch = "aarch64", target_endian = "little"))
             }
+            Self::AvxVnni | Self::Avx512Bw | Self::Amx => false,
         }
     }
 
@@ -90,6 +90,14 @@ impl Isa {
             }
             #[cfg(target_arch = "aarch64")]
             Self::Neon => std::arch::is_aarch64_feature_detected!("neon"),
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDotprod => {
+                Self::Neon.is_supported() && std::arch::is_aarch64_feature_detected!("dotprod")
+            }
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonI8mm => {
+                Self::NeonDotprod.is_supported() && std::arch::is_aarch64_feature_detected!("i8mm")
+            }
             _ => false,
         }
     }
@@ -222,7 +230,12 @@ impl Cpu {
 
     /// Proof that NEON may be used.
     pub fn neon(self) -> Option<Neon> {
-        (self.isa == Isa::Neon).then_some(Neon(()))
+        matches!(self.isa, Isa::Neon | Isa::NeonDotprod | Isa::NeonI8mm).then_some(Neon(()))
+    }
+
+    /// Proof that `sdot` may be used (and NEON).
+    pub fn dotprod(self) -> Option<Dotprod> {
+        matches!(self.isa, Isa::NeonDotprod | Isa::NeonI8mm).then_some(Dotprod(()))
     }
 }
 
@@ -241,6 +254,10 @@ pub struct Avx512Vbmi(());
 /// Proof that NEON is supported: only a [`Cpu`] makes one.
 #[derive(Debug, Clone, Copy)]
 pub struct Neon(());
+
+/// Proof that `sdot` and NEON are supported: only a [`Cpu`] makes one.
+#[derive(Debug, Clone, Copy)]
+pub struct Dotprod(());
 
 #[cfg(test)]
 mod tests {

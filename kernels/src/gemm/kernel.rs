@@ -31,6 +31,8 @@ pub(crate) trait Dot {
     const KR: usize;
     /// The sign of activations that are read in place; others, or all, are staged through [`Dot::stage`].
     const IN_PLACE: Option<Sign>;
+    /// Whether even those are staged, because the ISA wants rows of A side by side.
+    const ALWAYS_STAGED: bool = false;
     /// An activation as the dot product reads it.
     type A: Copy;
     /// KR activations, broadcast.
@@ -48,10 +50,45 @@ pub(crate) trait Dot {
     unsafe fn splat(a: *const Self::A) -> Self::Splat;
     /// `acc[j] += Σ_r a[r]·b[j][r]`, exact modulo 2³².
     unsafe fn dot(acc: Self::Acc, a: Self::Splat, b: Self::B) -> Self::Acc;
+    /// Adds `groups` groups of K to a tile: rows of A by panels of B. ISAs whose instructions take more than one group
+    /// of A at a time bring their own.
+    #[inline(always)]
+    unsafe fn accumulate<const MR: usize, const NV: usize>(
+        acc: &mut [[Self::Acc; NV]; MR],
+        a: Strided<Self::A>,
+        b: Strided<i8>,
+        groups: usize,
+    ) where
+        Self: Sized,
+    {
+        for g in 0..groups {
+            // SAFETY: same contract.
+            unsafe { step::<Self, MR, NV>(acc, a, b, g) }
+        }
+    }
+    /// Brings the accumulators of a tile from rows into the order that [`Dot::accumulate`] works in.
+    #[inline(always)]
+    unsafe fn pair_rows<const MR: usize, const NV: usize>(_acc: &mut [[Self::Acc; NV]; MR]) {}
+    /// Undoes [`Dot::pair_rows`].
+    #[inline(always)]
+    unsafe fn unpair_rows<const MR: usize, const NV: usize>(_acc: &mut [[Self::Acc; NV]; MR]) {}
     /// Writes the 16 accumulators to `out`.
     unsafe fn store(acc: Self::Acc, out: *mut i32);
     /// Converts the `len` raw bytes at `src` into `len` rounded up to KR values at `dst`.
     unsafe fn stage(src: *const u8, len: usize, sign: Sign, dst: *mut Self::A);
+    /// [`Dot::stage`] for the rows of a tile, which go `ld` values apart.
+    #[inline(always)]
+    unsafe fn stage_rows<const MR: usize>(
+        src: Strided<u8>,
+        len: usize,
+        sign: Sign,
+        (dst, ld): (*mut Self::A, usize),
+    ) {
+        for r in 0..MR {
+            // SAFETY: same contract, of each row.
+            unsafe { Self::stage(src.at(r, 0), len, sign, dst.add(r * ld)) }
+        }
+    }
     /// Writes a tile whose epilogue is a plain `HalfEven`: `multiplier` and `out` belong to its first column,
     /// `cols` of the NV·16 columns exist. Answers false, having done nothing, where the ISA has no such form.
     unsafe fn requantize<const MR: usize, const NV: usize>(
@@ -197,8 +234,22 @@ impl KernelSet {
             Isa::Avx512Vnni => &super::x86_avx512vnni::SET,
             #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
             Isa::Neon => &super::arm_neon::SET,
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Isa::NeonDotprod => &super::arm_dotprod::SET,
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Isa::NeonI8mm => &super::arm_i8mm::SET,
             _ => &super::scalar::SET,
         }
+    }
+
+    /// The kernels for the packed weights `b`, in the same layout: faster ones may exist where no weight is −128.
+    pub(crate) fn for_weights(&'static self, b: &[i8]) -> &'static Self {
+        #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+        if self.isa == Isa::Neon && !b.contains(&i8::MIN) {
+            return &super::arm_neon::symmetric::SET;
+        }
+        let _ = b;
+        self
     }
 
     /// What is added to every activation of `sign` before it is multiplied.
@@ -246,8 +297,52 @@ macro_rules! for_each_row {
         })+
     };
 }
-#[cfg(target_arch = "x86_64")]
 pub(crate) use for_each_row;
+
+/// Rows of A, or panels of B: values at a pointer, so many from one to the next.
+#[derive(Clone, Copy)]
+pub(crate) struct Strided<T> {
+    pub(crate) first: *const T,
+    pub(crate) stride: usize,
+}
+
+impl<T> Strided<T> {
+    /// A pointer to value `offset` of row or panel `index`.
+    ///
+    /// # Safety
+    /// The value exists.
+    #[inline(always)]
+    pub(crate) unsafe fn at(self, index: usize, offset: usize) -> *const T {
+        // SAFETY: the caller's contract.
+        unsafe { self.first.add(index * self.stride + offset) }
+    }
+}
+
+/// Group `g` of K: [`Dot::dot`] of every row and panel.
+///
+/// # Safety
+/// As [`Dot::accumulate`], of `g + 1` groups.
+#[inline(always)]
+pub(crate) unsafe fn step<D: Dot, const MR: usize, const NV: usize>(
+    acc: &mut [[D::Acc; NV]; MR],
+    a: Strided<D::A>,
+    b: Strided<i8>,
+    g: usize,
+) {
+    // SAFETY: the caller grants the group of all rows and panels, and the features.
+    unsafe {
+        let mut bv = [D::load_b(b.at(0, g * NR * D::KR)); NV];
+        for (v, bv) in bv.iter_mut().enumerate().skip(1) {
+            *bv = D::load_b(b.at(v, g * NR * D::KR));
+        }
+        for_each_row!(r < MR {
+            let av = D::splat(a.at(r, g * D::KR));
+            for (acc, bv) in acc[r].iter_mut().zip(bv) {
+                *acc = D::dot(*acc, av, bv);
+            }
+        });
+    }
+}
 
 /// Computes the tile of `MR` rows that starts at `row`.
 #[inline(always)]
@@ -265,35 +360,31 @@ unsafe fn tile<D: Dot, const MR: usize, const NV: usize>(block: &Block<'_>, row:
             for_each_row!(r < MR { acc[r][v] = start; });
         }
 
+        D::pair_rows(&mut acc);
         let mut staged = MaybeUninit::<[[D::A; KC]; MR]>::uninit();
         let mut done = 0;
         while done < k {
             let in_place = (k - done) / D::KR;
-            let (rows, ld, groups) = if D::IN_PLACE == Some(a_sign) && in_place > 0 {
-                (a.add(done).cast::<D::A>(), lda, in_place)
-            } else {
-                let len = (k - done).min(KC);
-                let rows = staged.as_mut_ptr().cast::<D::A>();
-                for r in 0..MR {
-                    D::stage(a.add(r * lda + done), len, a_sign, rows.add(r * KC));
-                }
-                (rows.cast_const(), KC, len.div_ceil(D::KR))
-            };
-            let weights = b.add(done * NR);
-            for g in 0..groups {
-                let mut bv = [D::load_b(weights.add(g * NR * D::KR)); NV];
-                for (v, bv) in bv.iter_mut().enumerate().skip(1) {
-                    *bv = D::load_b(weights.add(v * panel + g * NR * D::KR));
-                }
-                for_each_row!(r < MR {
-                    let av = D::splat(rows.add(r * ld + g * D::KR));
-                    for (acc, bv) in acc[r].iter_mut().zip(bv) {
-                        *acc = D::dot(*acc, av, bv);
-                    }
-                });
-            }
+            let (rows, ld, groups) =
+                if !D::ALWAYS_STAGED && D::IN_PLACE == Some(a_sign) && in_place > 0 {
+                    (a.add(done).cast::<D::A>(), lda, in_place)
+                } else {
+                    let len = (k - done).min(KC);
+                    let rows = staged.as_mut_ptr().cast::<D::A>();
+                    let src = Strided { first: a.add(done), stride: lda };
+                    D::stage_rows::<MR>(src, len, a_sign, (rows, KC));
+                    (rows.cast_const(), KC, len.div_ceil(D::KR))
+                };
+            D::accumulate(
+                &mut acc,
+                Strided { first: rows, stride: ld },
+                Strided { first: b.add(done * NR), stride: panel },
+                groups,
+            );
             done += groups * D::KR;
         }
+
+        D::unpair_rows(&mut acc);
 
         let TileOut { out, ldc, residual, ldr } = block.to;
         let out = out.add(row * ldc);
