@@ -93,6 +93,8 @@ impl Dot for Dotprod {
     ) {
         // SAFETY: the caller grants `groups` groups of MR rows and NV panels, and the features.
         unsafe {
+            // One row has too few accumulators to wait for each other: odd groups get their own.
+            let mut odd = [[[vdupq_n_s32(0); 4]; NV]; MR];
             let whole = groups / LANES * LANES;
             for g in (0..whole).step_by(LANES) {
                 let mut av = [vld1q_s8(a.at(0, g * Self::KR).cast()); MR];
@@ -100,10 +102,16 @@ impl Dot for Dotprod {
                     av[r] = vld1q_s8(a.at(r, g * Self::KR).cast());
                 });
                 let weights = b.at(0, g * NR * Self::KR);
-                lane::<0, MR, NV>(acc, &av, weights, b.stride);
-                lane::<1, MR, NV>(acc, &av, weights.add(NR * Self::KR), b.stride);
-                lane::<2, MR, NV>(acc, &av, weights.add(2 * NR * Self::KR), b.stride);
-                lane::<3, MR, NV>(acc, &av, weights.add(3 * NR * Self::KR), b.stride);
+                let group = |g: usize| weights.add(g * NR * Self::KR);
+                lane::<0, MR, NV>(acc, &av, group(0), b.stride);
+                lane::<1, MR, NV>(if MR == 1 { &mut odd } else { acc }, &av, group(1), b.stride);
+                lane::<2, MR, NV>(acc, &av, group(2), b.stride);
+                lane::<3, MR, NV>(if MR == 1 { &mut odd } else { acc }, &av, group(3), b.stride);
+            }
+            if MR == 1 {
+                for (acc, odd) in acc[0].iter_mut().flatten().zip(odd[0].into_iter().flatten()) {
+                    *acc = vaddq_s32(*acc, odd);
+                }
             }
             for g in whole..groups {
                 step::<Self, MR, NV>(acc, a, b, g);

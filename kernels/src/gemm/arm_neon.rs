@@ -16,7 +16,7 @@ use super::{
     arm_dotprod::requantize_rows,
     kernel::{Dot, Spill, Strided, kernel_set, stage_bytes, step},
 };
-use crate::epilogue::{NR, Quant, Sign};
+use crate::epilogue::{Quant, Sign};
 
 /// `SYMMETRIC`: no weight is −128.
 pub(crate) struct Neon<const SYMMETRIC: bool>;
@@ -291,4 +291,40 @@ pub(super) mod symmetric {
     use crate::gemm::kernel::kernel_set;
 
     kernel_set!(#[target_feature(enable = "neon")] Neon, Neon<true>, [2 x 1, 1 x 1]);
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use crate::{
+        Cpu, Isa,
+        epilogue::{OutSlice, Output, Sign},
+        gemm::{Gemm, PackedB},
+        par::Serial,
+    };
+    use std::sync::Arc;
+
+    /// The sums of a 5 × `k` matrix of `a` by a `k` × 17 matrix of `b`.
+    fn product(isa: Isa, k: usize, a: i8, b: i8) -> (bool, Vec<i32>) {
+        let cpu = Cpu::with_isa(isa).unwrap();
+        let packed = PackedB::pack(cpu, &vec![b; k * 17], k, 17, false, None, Sign::S8).unwrap();
+        let symmetric = std::ptr::eq(packed.set, &super::symmetric::SET);
+        let gemm = Gemm::new(Arc::new(packed), &[0; 17], &Output::I32).unwrap();
+        let mut out = vec![0; 5 * 17];
+        gemm.run(&Serial, 5, &vec![a as u8; 5 * k], k, None, OutSlice::I32(&mut out), 17).unwrap();
+        (symmetric, out)
+    }
+
+    #[test]
+    fn two_products_are_added_in_i16_only_where_they_fit() {
+        for k in [1, 4, 8, 9, 63, 300] {
+            for a in [-128, 127] {
+                for b in [-128, -127, 127] {
+                    let (symmetric, sums) = product(Isa::Neon, k, a, b);
+                    assert_eq!(symmetric, b != -128);
+                    assert_eq!(sums, vec![k as i32 * i32::from(a) * i32::from(b); 5 * 17]);
+                }
+            }
+        }
+    }
 }
