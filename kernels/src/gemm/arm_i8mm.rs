@@ -146,17 +146,18 @@ impl Dot for I8mm {
     }
 
     #[inline(always)]
-    unsafe fn stage_rows<const MR: usize>(
+    unsafe fn stage_rows(
+        rows: usize,
         src: Strided<u8>,
         len: usize,
         sign: Sign,
         (dst, ld): (*mut u8, usize),
     ) {
         let mask = if sign == Sign::U8 { 0x80 } else { 0 };
-        // SAFETY: the caller grants `len` bytes of MR rows, and room for as many rows of `ld ≥ len` rounded up to KR.
+        // SAFETY: the caller grants `len` bytes of every row, and room for as many rows of `ld ≥ len` rounded up to KR.
         unsafe {
-            for r in (0..MR).step_by(2) {
-                if r + 1 < MR {
+            for r in (0..rows).step_by(2) {
+                if r + 1 < rows {
                     stage_pair(src.at(r, 0), src.at(r + 1, 0), len, mask, dst.add(r * ld));
                 } else {
                     stage_bytes(src.at(r, 0), len, mask, dst.add(r * ld), Self::KR);

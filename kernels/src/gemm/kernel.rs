@@ -76,15 +76,16 @@ pub(crate) trait Dot {
     unsafe fn store(acc: Self::Acc, out: *mut i32);
     /// Converts the `len` raw bytes at `src` into `len` rounded up to KR values at `dst`.
     unsafe fn stage(src: *const u8, len: usize, sign: Sign, dst: *mut Self::A);
-    /// [`Dot::stage`] for the rows of a tile, which go `ld` values apart.
+    /// [`Dot::stage`] for so many rows, which go `ld` values apart.
     #[inline(always)]
-    unsafe fn stage_rows<const MR: usize>(
+    unsafe fn stage_rows(
+        rows: usize,
         src: Strided<u8>,
         len: usize,
         sign: Sign,
         (dst, ld): (*mut Self::A, usize),
     ) {
-        for r in 0..MR {
+        for r in 0..rows {
             // SAFETY: same contract, of each row.
             unsafe { Self::stage(src.at(r, 0), len, sign, dst.add(r * ld)) }
         }
@@ -372,7 +373,7 @@ unsafe fn tile<D: Dot, const MR: usize, const NV: usize>(block: &Block<'_>, row:
                     let len = (k - done).min(KC);
                     let rows = staged.as_mut_ptr().cast::<D::A>();
                     let src = Strided { first: a.add(done), stride: lda };
-                    D::stage_rows::<MR>(src, len, a_sign, (rows, KC));
+                    D::stage_rows(MR, src, len, a_sign, (rows, KC));
                     (rows.cast_const(), KC, len.div_ceil(D::KR))
                 };
             D::accumulate(
