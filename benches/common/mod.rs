@@ -35,24 +35,58 @@ pub(crate) fn output(n: usize) -> Output {
 /// Operations per second, in 10⁹, of independent chains of the multiply-add that the ISA's kernels are built on.
 pub(crate) fn peak_gops(cpu: Cpu) -> f64 {
     const ROUNDS: usize = 20_000;
+    #[cfg(target_arch = "x86_64")]
+    use requant_kernels::Isa;
     let ops_per_round = match cpu.isa() {
         #[cfg(target_arch = "x86_64")]
-        requant_kernels::Isa::Avx512Vnni => 24 * 64 * 2,
+        Isa::Avx512Vnni => 24 * 64 * 2,
         #[cfg(target_arch = "x86_64")]
-        requant_kernels::Isa::Avx2 => 12 * 16 * 2,
+        Isa::Avx512Bw => 12 * 32 * 2,
+        #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni => 12 * 32 * 2,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => 12 * 16 * 2,
         // There is no one instruction to compare plain Rust with; a scalar multiply-add per step stands for it.
         _ => 8 * 2,
     };
     let seconds = best_seconds(|| match cpu.isa() {
         // SAFETY: a `Cpu` of this ISA proves its features.
         #[cfg(target_arch = "x86_64")]
-        requant_kernels::Isa::Avx512Vnni => unsafe { x86::vnni(ROUNDS) },
+        Isa::Avx512Vnni => unsafe { x86::vnni(ROUNDS) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        requant_kernels::Isa::Avx2 => unsafe { x86::madd(ROUNDS) },
+        Isa::Avx512Bw => unsafe { x86::madd512(ROUNDS) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni => unsafe { x86::vnni256(ROUNDS) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => unsafe { x86::madd(ROUNDS) },
         _ => scalar(ROUNDS),
     });
     (ops_per_round * ROUNDS) as f64 / seconds / 1e9
+}
+
+/// Bytes per second, in 10⁹, of reading `bytes` bytes again and again in order, with the widest loads of `cpu`.
+pub(crate) fn read_gbps(cpu: Cpu, bytes: usize) -> f64 {
+    let data = vec![1u64; bytes / 8];
+    let seconds = best_seconds(|| {
+        #[cfg(target_arch = "x86_64")]
+        match cpu.isa() {
+            // SAFETY: a `Cpu` of these ISAs proves the features.
+            requant_kernels::Isa::Avx512Vnni | requant_kernels::Isa::Avx512Bw => {
+                return unsafe { x86::read512(&data) };
+            }
+            // SAFETY: as above.
+            requant_kernels::Isa::AvxVnni | requant_kernels::Isa::Avx2 => {
+                return unsafe { x86::read256(&data) };
+            }
+            _ => {}
+        }
+        let _ = cpu;
+        black_box(data.iter().fold(0, |sum, x| sum ^ x));
+    });
+    bytes as f64 / seconds / 1e9
 }
 
 fn scalar(rounds: usize) {
@@ -102,6 +136,73 @@ mod x86 {
                          in(ymm_reg) a, in(ymm_reg) b, t = out(ymm_reg) _,
                          options(pure, nomem, nostack, preserves_flags));
                 }
+            }
+        }
+        black_box(acc);
+    }
+
+    /// # Safety
+    /// AVX-512 BW is supported.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub(super) unsafe fn madd512(rounds: usize) {
+        let (a, b) = (black_box(_mm512_set1_epi16(1)), black_box(_mm512_set1_epi16(2)));
+        let mut acc = [_mm512_setzero_si512(); 12];
+        for _ in 0..rounds {
+            for acc in &mut acc {
+                // SAFETY: as above.
+                unsafe {
+                    asm!("vpmaddwd {t}, {1}, {2}", "vpaddd {0}, {0}, {t}", inout(zmm_reg) *acc,
+                         in(zmm_reg) a, in(zmm_reg) b, t = out(zmm_reg) _,
+                         options(pure, nomem, nostack, preserves_flags));
+                }
+            }
+        }
+        black_box(acc);
+    }
+
+    /// # Safety
+    /// AVX-VNNI is supported.
+    #[target_feature(enable = "avx2,avxvnni")]
+    pub(super) unsafe fn vnni256(rounds: usize) {
+        let (a, b) = (black_box(_mm256_set1_epi8(1)), black_box(_mm256_set1_epi8(2)));
+        let mut acc = [_mm256_setzero_si256(); 12];
+        for _ in 0..rounds {
+            for acc in &mut acc {
+                // SAFETY: as above.
+                unsafe {
+                    asm!("{{vex}} vpdpbusd {0}, {1}, {2}", inout(ymm_reg) *acc, in(ymm_reg) a,
+                         in(ymm_reg) b, options(pure, nomem, nostack, preserves_flags));
+                }
+            }
+        }
+        black_box(acc);
+    }
+
+    /// # Safety
+    /// AVX-512 F is supported.
+    #[target_feature(enable = "avx512f")]
+    pub(super) unsafe fn read512(data: &[u64]) {
+        let mut acc = [_mm512_setzero_si512(); 8];
+        for block in data.as_chunks::<64>().0 {
+            for (i, acc) in acc.iter_mut().enumerate() {
+                // SAFETY: 8 of the block's 64 values.
+                let x = unsafe { _mm512_loadu_si512(block[i * 8..].as_ptr().cast()) };
+                *acc = _mm512_xor_si512(*acc, x);
+            }
+        }
+        black_box(acc);
+    }
+
+    /// # Safety
+    /// AVX2 is supported.
+    #[target_feature(enable = "avx2")]
+    pub(super) unsafe fn read256(data: &[u64]) {
+        let mut acc = [_mm256_setzero_si256(); 8];
+        for block in data.as_chunks::<32>().0 {
+            for (i, acc) in acc.iter_mut().enumerate() {
+                // SAFETY: 4 of the block's 32 values.
+                let x = unsafe { _mm256_loadu_si256(block[i * 4..].as_ptr().cast()) };
+                *acc = _mm256_xor_si256(*acc, x);
             }
         }
         black_box(acc);

@@ -65,11 +65,13 @@ impl Isa {
     const fn is_built(self) -> bool {
         match self {
             Self::Scalar => true,
-            Self::Avx2 | Self::Avx512Vnni => cfg!(target_arch = "x86_64"),
+            Self::Avx2 | Self::AvxVnni | Self::Avx512Bw | Self::Avx512Vnni => {
+                cfg!(target_arch = "x86_64")
+            }
             Self::Neon | Self::NeonDotprod | Self::NeonI8mm => {
                 cfg!(all(target_arch = "aarch64", target_endian = "little"))
             }
-            Self::AvxVnni | Self::Avx512Bw | Self::Amx => false,
+            Self::Amx => false,
         }
     }
 
@@ -80,13 +82,18 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512Vnni => {
+            Self::AvxVnni => Self::Avx2.is_supported() && is_x86_feature_detected!("avxvnni"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bw => {
                 Self::Avx2.is_supported()
                     && is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vl")
-                    && is_x86_feature_detected!("avx512vnni")
+            }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni => {
+                Self::Avx512Bw.is_supported() && is_x86_feature_detected!("avx512vnni")
             }
             #[cfg(target_arch = "aarch64")]
             Self::Neon => std::arch::is_aarch64_feature_detected!("neon"),
@@ -211,7 +218,8 @@ impl Cpu {
 
     /// Proof that AVX2 and FMA may be used.
     pub fn avx2(self) -> Option<Avx2> {
-        matches!(self.isa, Isa::Avx2 | Isa::Avx512Vnni).then_some(Avx2(()))
+        matches!(self.isa, Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Bw | Isa::Avx512Vnni)
+            .then_some(Avx2(()))
     }
 
     /// Proof that AVX-512 F, BW, DQ, VL and VNNI may be used (and AVX2 and FMA).

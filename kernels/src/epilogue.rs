@@ -12,7 +12,11 @@ use crate::{KernelError, error::check_len};
 pub(crate) mod arm_neon;
 mod finish;
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod x86_avx2;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod x86_avx512;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod x86_rows;
 pub(crate) use finish::{TileOut, finish_tile};
 
 /// Columns of a weight panel; per-column constants are padded to a multiple of it.
@@ -330,12 +334,11 @@ impl Epilogue {
         }
     }
 
-    /// Whether all that is to do is [`Requantize::HalfEven`]: the form that kernels fuse into registers.
+    /// Whether all that is to do, once zero-point terms are subtracted, is [`Requantize::HalfEven`]: the form that
+    /// kernels fuse into registers.
     pub(crate) fn plain_half_even(&self) -> Option<(&Quant, &[f32])> {
         match &self.kind {
-            Kind::Quant8(q @ Quant { multiplier: Multiplier::HalfEven(m), residual: None, .. })
-                if self.w_zero.is_none() =>
-            {
+            Kind::Quant8(q @ Quant { multiplier: Multiplier::HalfEven(m), residual: None, .. }) => {
                 Some((q, m))
             }
             _ => None,

@@ -18,6 +18,17 @@ pub(crate) struct TileOut {
     pub(crate) ldr: usize,
 }
 
+impl TileOut {
+    /// The same columns from row `row` on.
+    pub(crate) fn at_row(self, row: usize) -> Self {
+        Self {
+            out: self.out.wrapping_add(row * self.ldc),
+            residual: self.residual.wrapping_add(row * self.ldr),
+            ..self
+        }
+    }
+}
+
 /// Finishes a tile of `rows` × `cols` accumulators, which lie `width` apart in `acc`; its first column is `col`.
 /// `row_sum(r)` is `Σ_k a` of the tile's row `r`, asked for only where weights have zero points.
 ///

@@ -8,7 +8,7 @@ use std::arch::aarch64::*;
 
 use super::{
     arm_asm::sdot_lane,
-    kernel::{Dot, Spill, Strided, for_each_row, kernel_set, stage_bytes, step},
+    kernel::{Dot, Spill, Strided, for_each_row, group, kernel_set, stage_bytes},
 };
 use crate::epilogue::{NR, Quant, Sign, arm_neon::Requantizer};
 
@@ -22,6 +22,7 @@ const LANES: usize = 4;
 /// # Safety
 /// `sdot` is supported; `b` points to a group in each of NV panels, `panel` bytes apart.
 #[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "v and q are later indices of acc")]
 unsafe fn lane<const LANE: u32, const MR: usize, const NV: usize>(
     acc: &mut [[[int32x4_t; 4]; NV]; MR],
     a: &[int8x16_t; MR],
@@ -102,11 +103,11 @@ impl Dot for Dotprod {
                     av[r] = vld1q_s8(a.at(r, g * Self::KR).cast());
                 });
                 let weights = b.at(0, g * NR * Self::KR);
-                let group = |g: usize| weights.add(g * NR * Self::KR);
-                lane::<0, MR, NV>(acc, &av, group(0), b.stride);
-                lane::<1, MR, NV>(if MR == 1 { &mut odd } else { acc }, &av, group(1), b.stride);
-                lane::<2, MR, NV>(acc, &av, group(2), b.stride);
-                lane::<3, MR, NV>(if MR == 1 { &mut odd } else { acc }, &av, group(3), b.stride);
+                let nth = |g: usize| weights.add(g * NR * Self::KR);
+                lane::<0, MR, NV>(acc, &av, nth(0), b.stride);
+                lane::<1, MR, NV>(if MR == 1 { &mut odd } else { acc }, &av, nth(1), b.stride);
+                lane::<2, MR, NV>(acc, &av, nth(2), b.stride);
+                lane::<3, MR, NV>(if MR == 1 { &mut odd } else { acc }, &av, nth(3), b.stride);
             }
             if MR == 1 {
                 for (acc, odd) in acc[0].iter_mut().flatten().zip(odd[0].into_iter().flatten()) {
@@ -114,7 +115,7 @@ impl Dot for Dotprod {
                 }
             }
             for g in whole..groups {
-                step::<Self, MR, NV>(acc, a, b, g);
+                group::<Self, MR, NV>(acc, a.skip(g * Self::KR), b.skip(g * NR * Self::KR));
             }
         }
     }
@@ -181,6 +182,6 @@ pub(super) unsafe fn requantize_rows<const MR: usize, const NV: usize>(
 }
 
 kernel_set!(
-    #[target_feature(enable = "neon,dotprod")] NeonDotprod, Dotprod,
+    staged #[target_feature(enable = "neon,dotprod")] NeonDotprod, Dotprod,
     [6 x 1, 4 x 1, 2 x 1, 1 x 1]
 );

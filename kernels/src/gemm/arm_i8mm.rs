@@ -13,7 +13,7 @@ use std::arch::aarch64::*;
 use super::{
     arm_asm::smmla,
     arm_dotprod::requantize_rows,
-    kernel::{Dot, Spill, Strided, for_each_row, kernel_set, stage_bytes},
+    kernel::{Dot, Rows, Spill, Strided, for_each_row, kernel_set, stage_bytes},
 };
 use crate::epilogue::{NR, Quant, Sign};
 
@@ -21,8 +21,8 @@ pub(crate) struct I8mm;
 
 impl Dot for I8mm {
     const KR: usize = 8;
-    const IN_PLACE: Option<Sign> = Some(Sign::S8);
-    const ALWAYS_STAGED: bool = true;
+    const IN_PLACE: Option<Sign> = None;
+    const STAGED_AS: Option<Sign> = Some(Sign::S8);
     type A = u8;
     type Splat = int8x16_t;
     /// Vector v holds columns 2·v and 2·v + 1.
@@ -65,6 +65,7 @@ impl Dot for I8mm {
     }
 
     #[inline(always)]
+    #[allow(clippy::needless_range_loop, reason = "v and q are later indices of acc")]
     unsafe fn accumulate<const MR: usize, const NV: usize>(
         acc: &mut [[Self::Acc; NV]; MR],
         a: Strided<u8>,
@@ -76,9 +77,9 @@ impl Dot for I8mm {
             unsafe {
                 let mut av = [vdupq_n_s8(0); MR];
                 for_each_row!(r < MR {
-                    if r + 1 < MR && r % 2 == 0 {
+                    if r + 1 < MR && r.is_multiple_of(2) {
                         av[r] = vld1q_s8(a.at(r, g * 2 * Self::KR).cast());
-                    } else if r % 2 == 0 {
+                    } else if r.is_multiple_of(2) {
                         av[r] = Self::splat(a.at(r, g * Self::KR));
                     }
                 });
@@ -87,7 +88,7 @@ impl Dot for I8mm {
                     for q in 0..8 {
                         let b = vld1q_s8(b.at(v, g * NR * Self::KR + q * 16));
                         for_each_row!(r < MR {
-                            if r % 2 == 0 {
+                            if r.is_multiple_of(2) {
                                 acc[r][v][q] = smmla(acc[r][v][q], av[r], b);
                             }
                         });
@@ -98,9 +99,10 @@ impl Dot for I8mm {
     }
 
     #[inline(always)]
+    #[allow(clippy::needless_range_loop, reason = "v and q are later indices of acc")]
     unsafe fn pair_rows<const MR: usize, const NV: usize>(acc: &mut [[Self::Acc; NV]; MR]) {
         for_each_row!(r < MR {
-            if r % 2 == 0 {
+            if r.is_multiple_of(2) {
                 for v in 0..NV {
                     // The row beyond an odd last one is not looked at again.
                     let (first, second) = (acc[r][v], acc[if r + 1 < MR { r + 1 } else { r }][v]);
@@ -114,9 +116,10 @@ impl Dot for I8mm {
     }
 
     #[inline(always)]
+    #[allow(clippy::needless_range_loop, reason = "v and q are later indices of acc")]
     unsafe fn unpair_rows<const MR: usize, const NV: usize>(acc: &mut [[Self::Acc; NV]; MR]) {
         for_each_row!(r < MR {
-            if r % 2 == 0 {
+            if r.is_multiple_of(2) {
                 for v in 0..NV {
                     let both = acc[r][v];
                     for q in 0..4 {
@@ -146,21 +149,17 @@ impl Dot for I8mm {
     }
 
     #[inline(always)]
-    unsafe fn stage_rows(
-        rows: usize,
-        src: Strided<u8>,
-        len: usize,
-        sign: Sign,
-        (dst, ld): (*mut u8, usize),
-    ) {
+    unsafe fn stage_rows(rows: &Rows, to: *mut u8, ld: usize) {
+        let Rows { k, count, sign, .. } = *rows;
         let mask = if sign == Sign::U8 { 0x80 } else { 0 };
-        // SAFETY: the caller grants `len` bytes of every row, and room for as many rows of `ld ≥ len` rounded up to KR.
+        // SAFETY: the caller grants `k` bytes of every row, and room for as many rows of `ld ≥ k` rounded up to KR.
         unsafe {
-            for r in (0..rows).step_by(2) {
-                if r + 1 < rows {
-                    stage_pair(src.at(r, 0), src.at(r + 1, 0), len, mask, dst.add(r * ld));
+            let row = |r: usize| rows.a.add(r * rows.lda);
+            for r in (0..count).step_by(2) {
+                if r + 1 < count {
+                    stage_pair(row(r), row(r + 1), k, mask, to.add(r * ld));
                 } else {
-                    stage_bytes(src.at(r, 0), len, mask, dst.add(r * ld), Self::KR);
+                    stage_bytes(row(r), k, mask, to.add(r * ld), Self::KR);
                 }
             }
         }
@@ -231,6 +230,6 @@ unsafe fn stage_pair(first: *const u8, second: *const u8, len: usize, mask: u8, 
 }
 
 kernel_set!(
-    #[target_feature(enable = "neon,i8mm")] NeonI8mm, I8mm,
+    staged #[target_feature(enable = "neon,i8mm")] NeonI8mm, I8mm,
     [6 x 1, 4 x 1, 2 x 1, 1 x 1]
 );

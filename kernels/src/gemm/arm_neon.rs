@@ -14,9 +14,9 @@ use std::arch::{aarch64::*, asm};
 
 use super::{
     arm_dotprod::requantize_rows,
-    kernel::{Dot, Spill, Strided, kernel_set, stage_bytes, step},
+    kernel::{Dot, Spill, Strided, group, kernel_set, stage_bytes},
 };
-use crate::epilogue::{Quant, Sign};
+use crate::epilogue::{NR, Quant, Sign};
 
 /// `SYMMETRIC`: no weight is −128.
 pub(crate) struct Neon<const SYMMETRIC: bool>;
@@ -90,7 +90,7 @@ impl<const SYMMETRIC: bool> Dot for Neon<SYMMETRIC> {
                 }
             }
             for g in 2 * pairs..groups {
-                step::<Self, MR, NV>(acc, a, b, g);
+                group::<Self, MR, NV>(acc, a.skip(g * Self::KR), b.skip(g * NR * Self::KR));
             }
         }
     }
@@ -283,14 +283,14 @@ fn add_partial(acc: [int32x4_t; 8]) -> [int32x4_t; 4] {
     [add(0), add(1), add(2), add(3)]
 }
 
-kernel_set!(#[target_feature(enable = "neon")] Neon, Neon<false>, [2 x 1, 1 x 1]);
+kernel_set!(staged #[target_feature(enable = "neon")] Neon, Neon<false>, [2 x 1, 1 x 1]);
 
 /// The kernels for weights of which none is −128.
 pub(super) mod symmetric {
     use super::Neon;
     use crate::gemm::kernel::kernel_set;
 
-    kernel_set!(#[target_feature(enable = "neon")] Neon, Neon<true>, [2 x 1, 1 x 1]);
+    kernel_set!(staged #[target_feature(enable = "neon")] Neon, Neon<true>, [2 x 1, 1 x 1]);
 }
 
 #[cfg(test)]

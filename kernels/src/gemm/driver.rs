@@ -3,8 +3,9 @@
 use std::ops::Range;
 
 use super::{
-    kernel::{Block, KernelSet},
-    pack::PanelLayout,
+    kernel::{Block, KernelSet, Partial, Rows, Ukernel, Wide},
+    pack::{ALIGN, PanelLayout},
+    scratch::with_scratch,
 };
 use crate::{
     epilogue::{Epilogue, NR, Sign, TileOut},
@@ -12,10 +13,23 @@ use crate::{
 };
 
 /// Rows are cut at multiples of this, which every MR but the smallest tails divides.
-const ROW_STEP: usize = 24;
+const ROW_STEP: usize = 12;
 
 /// Bytes of A that a task goes over once per panel: they should stay in L2 beside a panel.
-const A_BLOCK_BYTES: usize = 256 * 1024;
+const A_BLOCK_BYTES: usize = 512 * 1024;
+
+/// Bytes of staged rows of A: they stay in L2 beside a panel while all panels go over them.
+const STAGE_BYTES: usize = 384 * 1024;
+
+/// The same where B is [`SMALL_B_BYTES`] or less, so that going over it more often costs nothing: they stay in L1.
+const SMALL_STAGE_BYTES: usize = 24 * 1024;
+const SMALL_B_BYTES: usize = 128 * 1024;
+
+/// The most of K that is widened at a time: a panel of it stays in L1 beside a tile's rows.
+const WIDE_K: usize = 768;
+
+/// Rows from which on it pays to widen a panel for them.
+const WIDE_ROWS: usize = 12;
 
 /// Packed weights and the epilogue of their columns.
 #[derive(Clone, Copy)]
@@ -27,6 +41,15 @@ pub(crate) struct Core<'a> {
     /// Of `layout.n` columns.
     pub(crate) epilogue: &'a Epilogue,
     pub(crate) a_sign: Sign,
+}
+
+/// Rows of A as tiles read them, and their sums.
+struct TileRows {
+    a: *const u8,
+    lda: usize,
+    k: usize,
+    staged: bool,
+    row_sums: *const i32,
 }
 
 impl Core<'_> {
@@ -51,45 +74,167 @@ impl Core<'_> {
                 && packed.len() >= layout.bytes()
                 && epilogue.n() == layout.n
         );
-        let panel = layout.panel_bytes();
+        let k = layout.k;
+        let in_place = set.in_place == Some(a_sign) && k.is_multiple_of(set.kr);
+        let stage = set.stage.as_ref().filter(|_| !in_place);
+        let sums = epilogue.w_zero.is_some();
+        if stage.is_none() && !sums {
+            let whole = TileRows { a, lda, k, staged: false, row_sums: std::ptr::null() };
+            // SAFETY: same contract.
+            unsafe { self.tiles(&whole, rows, panels, to, &mut []) };
+            return;
+        }
+        let padded = k.next_multiple_of(set.kr);
+        let ld = stage.map_or(lda, |stage| row_distance(padded * stage.bytes));
+        let budget = if layout.bytes() > SMALL_B_BYTES { STAGE_BYTES } else { SMALL_STAGE_BYTES };
+        let chunk = (budget / ld.max(1) / ROW_STEP * ROW_STEP).max(ROW_STEP).min(rows);
+        let staged_bytes = stage.map_or(0, |_| chunk * ld);
+        let sums_bytes = if sums { (chunk * size_of::<i32>()).next_multiple_of(ALIGN) } else { 0 };
+        let wide_bytes = match set.wide {
+            Some(_) if rows >= WIDE_ROWS => WIDE_K * NR * 2 + chunk * NR * 4,
+            _ => 0,
+        };
+        with_scratch(staged_bytes + sums_bytes + wide_bytes, |scratch| {
+            let (staged, scratch) = scratch.split_at_mut(staged_bytes);
+            let (row_sums, wide) = scratch.split_at_mut(sums_bytes);
+            for row in (0..rows).step_by(chunk.max(1)) {
+                let count = chunk.min(rows - row);
+                let from = Rows { a: a.wrapping_add(row * lda), lda, k, count, sign: a_sign };
+                let mut tiles = TileRows {
+                    a: from.a,
+                    lda,
+                    k,
+                    staged: false,
+                    row_sums: row_sums.as_ptr().cast(),
+                };
+                // SAFETY: `count` rows from `row` on of what the caller granted; the scratch has room for as many, and
+                // its parts start at multiples of 64.
+                unsafe {
+                    if sums {
+                        (set.row_sums)(&from, row_sums.as_mut_ptr().cast());
+                    }
+                    if let Some(stage) = stage {
+                        (stage.run)(&from, staged.as_mut_ptr().cast(), ld);
+                        tiles.a = staged.as_ptr().cast();
+                        (tiles.lda, tiles.k, tiles.staged) = (ld, padded, true);
+                    }
+                    self.tiles(&tiles, count, panels.clone(), to.at_row(row), wide);
+                }
+            }
+        });
+    }
+
+    /// Computes `rows` rows of the panels `panels`, with room to widen a panel in `wide`, or none.
+    ///
+    /// # Safety
+    /// As [`Self::block`], of rows that may be staged.
+    unsafe fn tiles(
+        &self,
+        a: &TileRows,
+        rows: usize,
+        panels: Range<usize>,
+        to: TileOut,
+        wide: &mut [i8],
+    ) {
+        let Self { set, layout, packed, epilogue, a_sign } = *self;
+        let wide_set = set.wide.as_ref().filter(|_| rows >= WIDE_ROWS && !wide.is_empty());
         let mut p = panels.start;
         while p < panels.end {
             let width = set.panels_per_tile(rows, panels.end - p);
             let col = p * NR;
-            let cols = (layout.n - col).min(width * NR);
             let shift = col - panels.start * NR;
-            let mut row = 0;
-            for tile in set.tiles[width - 1] {
-                let count = (rows - row) / tile.mr * tile.mr;
-                if count == 0 {
-                    continue;
+            let bytes = shift * epilogue.element_bytes();
+            let block = Block {
+                a: a.a,
+                lda: a.lda,
+                k: a.k,
+                a_sign,
+                staged: a.staged,
+                row_sums: a.row_sums,
+                b: packed[p * layout.panel_bytes()..].as_ptr(),
+                panel: layout.panel_bytes(),
+                rows,
+                col,
+                cols: (layout.n - col).min(width * NR),
+                epilogue,
+                to: TileOut {
+                    out: to.out.wrapping_add(bytes),
+                    residual: to.residual.wrapping_add(shift),
+                    ..to
+                },
+                partial: Partial::NONE,
+            };
+            // SAFETY: columns `col..col + cols` of what the caller granted; the assertion in `block` keeps the tiles'
+            // panels inside `packed`; `wide` has room for a part of a panel and the rows' sums.
+            unsafe {
+                match wide_set {
+                    Some(set) => widened(set, block, wide),
+                    None => cover(set.tiles[width - 1], block),
                 }
-                let bytes = shift * epilogue.element_bytes();
-                let block = Block {
-                    a: a.wrapping_add(row * lda),
-                    lda,
-                    k: layout.k,
-                    a_sign,
-                    b: packed[p * panel..].as_ptr(),
-                    panel,
-                    rows: count,
-                    col,
-                    cols,
-                    epilogue,
-                    to: TileOut {
-                        out: to.out.wrapping_add(row * to.ldc + bytes),
-                        residual: to.residual.wrapping_add(row * to.ldr + shift),
-                        ..to
-                    },
-                };
-                // SAFETY: rows `row..row + count` and columns `col..col + cols` of what the caller granted; the
-                // assertion above keeps the tile's panels inside `packed`.
-                unsafe { (tile.run)(&block) };
-                row += count;
             }
             p += width;
         }
     }
+}
+
+/// Computes a block by the tiles of one width.
+///
+/// # Safety
+/// As [`super::kernel::Ukernel::run`], of any number of rows.
+unsafe fn cover(tiles: &[Ukernel], mut block: Block<'_>) {
+    let mut left = block.rows;
+    for tile in tiles {
+        block.rows = left / tile.mr * tile.mr;
+        if block.rows == 0 {
+            continue;
+        }
+        // SAFETY: the next `block.rows` rows of the caller's block.
+        unsafe { (tile.run)(&block) };
+        left -= block.rows;
+        block.a = block.a.wrapping_add(block.rows * block.lda);
+        block.row_sums = block.row_sums.wrapping_add(block.rows);
+        block.partial.sums = block.partial.sums.wrapping_add(block.rows * NR);
+        block.to = block.to.at_row(block.rows);
+    }
+}
+
+/// Computes a block of one panel, which is widened part by part.
+///
+/// # Safety
+/// As [`cover`], of staged rows; `scratch` starts at a multiple of 64 and has room for [`WIDE_K`] rows of the panel as
+/// i16 and for 16 i32 of each row of the block.
+unsafe fn widened(wide: &Wide, block: Block<'_>, scratch: &mut [i8]) {
+    let parts = block.k.div_ceil(WIDE_K).max(1);
+    let depth = block.k.div_ceil(parts).next_multiple_of(2);
+    let (panel, sums) = scratch.split_at_mut(WIDE_K * NR * 2);
+    for part in 0..parts {
+        let start = (part * depth).min(block.k);
+        let k = depth.min(block.k - start);
+        // SAFETY: a part of a whole panel of two bytes per column and step of K, which fits; i8 at multiples of 64 are
+        // aligned for i16 and i32.
+        unsafe {
+            (wide.widen)(block.b.add(start * NR), k * NR, panel.as_mut_ptr().cast());
+            let part = Block {
+                a: block.a.add(2 * start),
+                k: 2 * k,
+                b: panel.as_ptr(),
+                partial: Partial {
+                    sums: sums.as_mut_ptr().cast(),
+                    resumed: part > 0,
+                    suspended: part + 1 < parts,
+                },
+                ..block
+            };
+            cover(wide.tiles, part);
+        }
+    }
+}
+
+/// Bytes from one staged row of `bytes` bytes to the next: whole cache lines, and no multiple of so many that the rows
+/// of a tile meet in one set of L1.
+fn row_distance(bytes: usize) -> usize {
+    let lines = bytes.div_ceil(ALIGN);
+    (lines + usize::from(lines.is_multiple_of(8))) * ALIGN
 }
 
 /// How a GEMM is cut into tasks.
@@ -104,17 +249,25 @@ pub(crate) struct Split {
 }
 
 impl Split {
-    /// Tasks of an M-row GEMM for `threads` threads: enough of them to balance, none too small, rows before panels,
-    /// because whoever has all panels of a row reads A once.
+    /// Tasks of an M-row GEMM for `threads` threads: none too small, and as even as whole tiles allow.
     pub(crate) fn new(m: usize, layout: &PanelLayout, threads: usize) -> Self {
-        let all_panels = layout.panels();
-        let in_cache = (A_BLOCK_BYTES / layout.k.max(1) / ROW_STEP * ROW_STEP).max(ROW_STEP);
-        let macs = m.saturating_mul(layout.n).saturating_mul(layout.k.max(1));
-        let wanted = if threads == 1 { 1 } else { (macs / TASK_MACS).clamp(1, 4 * threads) };
-        let rows = m.div_ceil(wanted).next_multiple_of(ROW_STEP).min(in_cache).min(m).max(1);
-        let row_tasks = m.div_ceil(rows).max(1);
-        let panel_tasks = (wanted / row_tasks).max(1);
-        let panels = all_panels.div_ceil(panel_tasks).next_multiple_of(4).min(all_panels).max(1);
+        let (k, all_panels) = (layout.k.max(1), layout.panels());
+        let in_cache = (A_BLOCK_BYTES / k / ROW_STEP * ROW_STEP).max(ROW_STEP);
+        let macs = m.saturating_mul(layout.n).saturating_mul(k);
+        let most = if threads == 1 { 1 } else { (macs / TASK_MACS).clamp(1, 4 * threads) };
+        let candidates =
+            (1..=most).flat_map(|across| (1..=most / across).map(move |down| (down, across)));
+        let (_, rows, panels) = candidates
+            .map(|(down, across)| {
+                let rows = m.div_ceil(down).next_multiple_of(ROW_STEP).min(in_cache).min(m).max(1);
+                let panels = all_panels.div_ceil(across).next_multiple_of(4).min(all_panels).max(1);
+                // The time of the last thread to finish, in MACs, if all tasks are as long as the first.
+                let tasks = m.div_ceil(rows) * all_panels.div_ceil(panels);
+                let task = (rows * panels * NR).saturating_mul(k).saturating_add(TASK_MACS / 4);
+                (tasks.div_ceil(threads).saturating_mul(task), rows, panels)
+            })
+            .min()
+            .unwrap_or((0, m.max(1), all_panels.max(1)));
         Self { rows, panels, m, all_panels }
     }
 

@@ -15,7 +15,7 @@ use std::mem::MaybeUninit;
 
 use crate::{
     cpu::{Cpu, Isa},
-    epilogue::{Epilogue, NR, Quant, Sign, TileOut, finish_tile},
+    epilogue::{Epilogue, Kind, NR, Quant, Sign, TileOut, finish_tile},
 };
 
 /// Values of a row of A that are staged at a time: small enough for the stack and L1, a multiple of every KR.
@@ -31,8 +31,10 @@ pub(crate) trait Dot {
     const KR: usize;
     /// The sign of activations that are read in place; others, or all, are staged through [`Dot::stage`].
     const IN_PLACE: Option<Sign>;
-    /// Whether even those are staged, because the ISA wants rows of A side by side.
-    const ALWAYS_STAGED: bool = false;
+    /// The sign that [`Dot::stage`] gives to bytes.
+    const STAGED_AS: Option<Sign> = Self::IN_PLACE;
+    /// Whether K may come in several parts, through [`Block::partial`]; tiles are one panel wide then.
+    const PARTIAL: bool = false;
     /// An activation as the dot product reads it.
     type A: Copy;
     /// KR activations, broadcast.
@@ -50,8 +52,8 @@ pub(crate) trait Dot {
     unsafe fn splat(a: *const Self::A) -> Self::Splat;
     /// `acc[j] += Σ_r a[r]·b[j][r]`, exact modulo 2³².
     unsafe fn dot(acc: Self::Acc, a: Self::Splat, b: Self::B) -> Self::Acc;
-    /// Adds `groups` groups of K to a tile: rows of A by panels of B. ISAs whose instructions take more than one group
-    /// of A at a time bring their own.
+    /// Adds `groups` groups of K to a tile: rows of A by panels of B. ISAs whose instructions take more than one group,
+    /// or more than one row, at a time bring their own.
     #[inline(always)]
     unsafe fn accumulate<const MR: usize, const NV: usize>(
         acc: &mut [[Self::Acc; NV]; MR],
@@ -63,7 +65,7 @@ pub(crate) trait Dot {
     {
         for g in 0..groups {
             // SAFETY: same contract.
-            unsafe { step::<Self, MR, NV>(acc, a, b, g) }
+            unsafe { group::<Self, MR, NV>(acc, a.skip(g * Self::KR), b.skip(g * NR * Self::KR)) }
         }
     }
     /// Brings the accumulators of a tile from rows into the order that [`Dot::accumulate`] works in.
@@ -74,20 +76,55 @@ pub(crate) trait Dot {
     unsafe fn unpair_rows<const MR: usize, const NV: usize>(_acc: &mut [[Self::Acc; NV]; MR]) {}
     /// Writes the 16 accumulators to `out`.
     unsafe fn store(acc: Self::Acc, out: *mut i32);
+    /// The sum of two sets of accumulators.
+    #[inline(always)]
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn add(acc: Self::Acc, other: Self::Acc) -> Self::Acc {
+        let (mut sum, mut more) = ([0; NR], [0; NR]);
+        // SAFETY: the arrays hold 16 values; the caller grants the features.
+        unsafe {
+            Self::store(acc, sum.as_mut_ptr());
+            Self::store(other, more.as_mut_ptr());
+            sum.iter_mut().zip(more).for_each(|(s, m): (&mut i32, i32)| *s = s.wrapping_add(m));
+            Self::start(sum.as_ptr())
+        }
+    }
+    /// `acc[j] − sum · zeros[j]`.
+    #[inline(always)]
+    unsafe fn sub_zeros(acc: Self::Acc, sum: i32, zeros: *const i32) -> Self::Acc {
+        let mut values = [0; NR];
+        // SAFETY: the array and `zeros` hold 16 values; the caller grants the features.
+        unsafe {
+            Self::store(acc, values.as_mut_ptr());
+            let zeros = std::slice::from_raw_parts(zeros, NR);
+            values.iter_mut().zip(zeros).for_each(|(v, z): (&mut i32, &i32)| {
+                *v = v.wrapping_sub(sum.wrapping_mul(*z));
+            });
+            Self::start(values.as_ptr())
+        }
+    }
     /// Converts the `len` raw bytes at `src` into `len` rounded up to KR values at `dst`.
     unsafe fn stage(src: *const u8, len: usize, sign: Sign, dst: *mut Self::A);
-    /// [`Dot::stage`] for so many rows, which go `ld` values apart.
+    /// [`Dot::stage`] of whole rows, `ld` bytes apart at `to`, so that the rows of a tile are beside each other.
     #[inline(always)]
-    unsafe fn stage_rows(
-        rows: usize,
-        src: Strided<u8>,
-        len: usize,
-        sign: Sign,
-        (dst, ld): (*mut Self::A, usize),
-    ) {
-        for r in 0..rows {
-            // SAFETY: same contract, of each row.
-            unsafe { Self::stage(src.at(r, 0), len, sign, dst.add(r * ld)) }
+    unsafe fn stage_rows(rows: &Rows, to: *mut u8, ld: usize) {
+        for r in 0..rows.count {
+            // SAFETY: row `r` of those granted, and its place in `to`.
+            unsafe {
+                Self::stage(rows.a.add(r * rows.lda), rows.k, rows.sign, to.add(r * ld).cast());
+            }
+        }
+    }
+    /// Writes `f32(acc[j]) · scales[j]` to `out`.
+    #[inline(always)]
+    unsafe fn store_scaled(acc: Self::Acc, scales: *const f32, out: *mut f32) {
+        let mut values = [0; NR];
+        // SAFETY: the array, `scales` and `out` hold 16 values; the caller grants the features.
+        unsafe {
+            Self::store(acc, values.as_mut_ptr());
+            for (j, value) in values.into_iter().enumerate() {
+                out.add(j).write(value as f32 * *scales.add(j));
+            }
         }
     }
     /// Writes a tile whose epilogue is a plain `HalfEven`: `multiplier` and `out` belong to its first column,
@@ -107,8 +144,8 @@ pub(crate) trait Dot {
 }
 
 /// What [`Dot::stage`] adds to activations of `sign`, to be undone in the bias.
-const fn stage_offset(in_place: Option<Sign>, sign: Sign) -> i32 {
-    match (in_place, sign) {
+const fn stage_offset(staged_as: Option<Sign>, sign: Sign) -> i32 {
+    match (staged_as, sign) {
         (Some(Sign::U8), Sign::S8) => 128,
         (Some(Sign::S8), Sign::U8) => -128,
         _ => 0,
@@ -150,11 +187,15 @@ pub(crate) unsafe fn stage_bytes(src: *const u8, len: usize, mask: u8, dst: *mut
 
 /// Rows of A times some neighbouring panels of B.
 pub(crate) struct Block<'a> {
-    /// `rows` rows of `k` bytes, `lda` apart.
+    /// `rows` rows of `k` values, `lda` bytes apart: raw bytes, or if `staged` what [`Dot::stage`] makes of them, with
+    /// `k` a multiple of KR.
     pub(crate) a: *const u8,
     pub(crate) lda: usize,
     pub(crate) k: usize,
     pub(crate) a_sign: Sign,
+    pub(crate) staged: bool,
+    /// `Σ_k a` of each row, where weights have zero points.
+    pub(crate) row_sums: *const i32,
     /// The first panel; panels are `panel` bytes apart.
     pub(crate) b: *const i8,
     pub(crate) panel: usize,
@@ -166,37 +207,46 @@ pub(crate) struct Block<'a> {
     pub(crate) epilogue: &'a Epilogue,
     /// At row 0, column `col`.
     pub(crate) to: TileOut,
+    /// Where K comes in several parts, for kernels that can: accumulators of earlier parts, 16 for each row.
+    pub(crate) partial: Partial,
 }
 
-/// A tile's accumulators in memory, with all that the epilogue may ask for.
+/// Which part of K a block is.
+#[derive(Clone, Copy)]
+pub(crate) struct Partial {
+    /// Accumulators of 16 columns per row; unused where the block is all of K.
+    pub(crate) sums: *mut i32,
+    /// Accumulators start from `sums`, not from the bias.
+    pub(crate) resumed: bool,
+    /// Accumulators end in `sums`, not in the epilogue.
+    pub(crate) suspended: bool,
+}
+
+impl Partial {
+    /// All of K.
+    pub(crate) const NONE: Self =
+        Self { sums: std::ptr::null_mut(), resumed: false, suspended: false };
+}
+
+/// A tile's accumulators in memory, zero-point terms subtracted, with all that the epilogue may ask for.
 pub(crate) struct Spill<'a> {
-    block: &'a Block<'a>,
-    acc: &'a mut [i32],
-    width: usize,
-    a: *const u8,
-    to: TileOut,
+    pub(crate) epilogue: &'a Epilogue,
+    pub(crate) acc: &'a mut [i32],
+    pub(crate) width: usize,
+    pub(crate) columns: (usize, usize),
+    pub(crate) to: TileOut,
 }
 
 impl Spill<'_> {
     /// Runs the epilogue.
     ///
     /// # Safety
-    /// As the tile that made the spill: its block is valid.
+    /// As [`finish`], which made the spill.
     #[inline(always)]
     pub(crate) unsafe fn finish(self) {
-        let Block { lda, k, a_sign, col, cols, .. } = *self.block;
-        let row_sum = |r: usize| {
-            // SAFETY: row `r` of the block's A holds `k` bytes.
-            let row = unsafe { std::slice::from_raw_parts(self.a.add(r * lda), k) };
-            match a_sign {
-                Sign::U8 => row.iter().map(|&v| i32::from(v)).sum(),
-                Sign::S8 => row.iter().map(|&v| i32::from(v as i8)).sum::<i32>(),
-            }
-        };
-        // SAFETY: the block's output and residual regions, offset to this tile's rows.
-        unsafe {
-            finish_tile(self.block.epilogue, self.acc, self.width, (col, cols), self.to, row_sum)
-        }
+        let Self { epilogue, acc, width, columns, to } = self;
+        // SAFETY: same contract. A row sum of 0 subtracts the zero-point term no second time.
+        unsafe { finish_tile(epilogue, acc, width, columns, to, |_| 0) }
     }
 }
 
@@ -215,8 +265,69 @@ pub(crate) struct KernelSet {
     /// KR of the packed weights.
     pub(crate) kr: usize,
     pub(crate) in_place: Option<Sign>,
+    pub(crate) staged_as: Option<Sign>,
     /// `tiles[nv − 1]`: tiles of `nv` panels, by falling MR down to 1.
     pub(crate) tiles: &'static [&'static [Ukernel]],
+    /// How rows of A are staged for all panels at once; without it the tiles do it, each for itself.
+    pub(crate) stage: Option<Stage>,
+    /// Writes `Σ_k a` of each of `rows` to `sums`.
+    ///
+    /// # Safety
+    /// The set's ISA is supported, the rows are readable, and `sums` has room for as many values.
+    pub(crate) row_sums: unsafe fn(rows: &Rows, sums: *mut i32),
+    /// Tiles for panels that are widened to i16 before several rows go over them.
+    pub(crate) wide: Option<Wide>,
+}
+
+/// Raw rows of A.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows {
+    pub(crate) a: *const u8,
+    pub(crate) lda: usize,
+    pub(crate) k: usize,
+    pub(crate) count: usize,
+    pub(crate) sign: Sign,
+}
+
+/// Staging of whole rows of A.
+#[derive(Clone, Copy)]
+pub(crate) struct Stage {
+    /// Bytes of a staged value.
+    pub(crate) bytes: usize,
+    /// Writes what the dot product reads, each row `ld` bytes after the last, K rounded up to KR.
+    ///
+    /// # Safety
+    /// The set's ISA is supported, the rows are readable, and `to` has room for as many.
+    pub(crate) run: unsafe fn(rows: &Rows, to: *mut u8, ld: usize),
+}
+
+/// Tiles one panel wide on i16 panels. Their K counts bytes: 4 are two i16 of A or of a column of B.
+#[derive(Clone, Copy)]
+pub(crate) struct Wide {
+    pub(crate) tiles: &'static [Ukernel],
+    /// Widens the `len` weights at `panel`.
+    ///
+    /// # Safety
+    /// The set's ISA is supported, `panel` is readable and `to` has room for `len` values.
+    pub(crate) widen: unsafe fn(panel: *const i8, len: usize, to: *mut i16),
+}
+
+/// [`KernelSet::row_sums`].
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+pub(crate) unsafe fn row_sums(rows: &Rows, sums: *mut i32) {
+    for r in 0..rows.count {
+        // SAFETY: row `r` of those granted, `k` bytes, and its place in `sums`.
+        unsafe {
+            let row = std::slice::from_raw_parts(rows.a.add(r * rows.lda), rows.k);
+            sums.add(r).write(match rows.sign {
+                Sign::U8 => row.iter().map(|&v| i32::from(v)).sum(),
+                Sign::S8 => row.iter().map(|&v| i32::from(v as i8)).sum(),
+            });
+        }
+    }
 }
 
 impl std::fmt::Debug for KernelSet {
@@ -231,6 +342,10 @@ impl KernelSet {
         match cpu.isa() {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => &super::x86_avx2::SET,
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => &super::x86_avxvnni::SET,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bw => &super::x86_avx512bw::SET,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni => &super::x86_avx512vnni::SET,
             #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
@@ -255,7 +370,7 @@ impl KernelSet {
 
     /// What is added to every activation of `sign` before it is multiplied.
     pub(crate) fn offset(&self, sign: Sign) -> i32 {
-        stage_offset(self.in_place, sign)
+        stage_offset(self.staged_as, sign)
     }
 
     /// How many of the `left` panels the next tiles should span, for a block of `rows` rows.
@@ -300,6 +415,119 @@ macro_rules! for_each_row {
 }
 pub(crate) use for_each_row;
 
+/// Computes the tile of `MR` rows that starts at `row`.
+#[inline(always)]
+unsafe fn tile<D: Dot, const MR: usize, const NV: usize>(block: &Block<'_>, row: usize) {
+    let Block { lda, k, a_sign, b, panel, col, cols, epilogue, .. } = *block;
+    // SAFETY: the tile's rows and columns lie in the block, whose pointers are valid (contract of `Ukernel::run`);
+    // the features are the entry point's.
+    unsafe {
+        let a = block.a.add(row * lda);
+        let mut acc = start::<D, MR, NV>(epilogue, col);
+        let partial = block.partial.sums.wrapping_add(row * NR);
+        if D::PARTIAL && block.partial.resumed {
+            for_each_row!(r < MR { acc[r][0] = D::start(partial.add(r * NR)); });
+        }
+        D::pair_rows(&mut acc);
+        let mut staged = MaybeUninit::<[[D::A; KC]; MR]>::uninit();
+        let mut done = 0;
+        while done < k {
+            let in_place = (k - done) / D::KR;
+            let (rows, ld, groups) =
+                if block.staged || (D::IN_PLACE == Some(a_sign) && in_place > 0) {
+                    (a.cast::<D::A>().add(done), lda / size_of::<D::A>(), in_place)
+                } else {
+                    let len = (k - done).min(KC);
+                    let rows = staged.as_mut_ptr().cast::<D::A>();
+                    let raw = Rows { a: a.add(done), lda, k: len, count: MR, sign: a_sign };
+                    D::stage_rows(&raw, rows.cast(), KC * size_of::<D::A>());
+                    (rows.cast_const(), KC, len.div_ceil(D::KR))
+                };
+            D::accumulate(
+                &mut acc,
+                Strided { first: rows, stride: ld },
+                Strided { first: b.add(done * NR), stride: panel },
+                groups,
+            );
+            done += groups * D::KR;
+        }
+        D::unpair_rows(&mut acc);
+        if D::PARTIAL && block.partial.suspended {
+            for_each_row!(r < MR { D::store(acc[r][0], partial.add(r * NR)); });
+            return;
+        }
+        let row_sum = |r: usize| *block.row_sums.add(row + r);
+        finish::<D, MR, NV>(acc, epilogue, (col, cols), block.to.at_row(row), row_sum);
+    }
+}
+
+/// Computes a block of few rows, for which weights are read but once: MR rows at a time, with U sets of accumulators
+/// over alternating groups of K, so that dot products need not wait for each other.
+///
+/// # Safety
+/// As [`Ukernel::run`], of a block whose rows are staged or can be read in place to the end.
+#[inline(always)]
+#[cfg(target_arch = "x86_64")]
+pub(crate) unsafe fn run_thin<D: Dot, const MR: usize, const NV: usize, const U: usize>(
+    block: &Block<'_>,
+) {
+    const ZEROS: &[i32; NR] = &[0; NR];
+    let Block { lda, k, a_sign, b, panel, col, cols, epilogue, .. } = *block;
+    debug_assert!(block.staged || (D::IN_PLACE == Some(a_sign) && k.is_multiple_of(D::KR)));
+    for row in (0..block.rows).step_by(MR) {
+        // SAFETY: as in `tile`.
+        unsafe {
+            let first = block.a.add(row * lda).cast::<D::A>();
+            let (a, groups) = (Strided { first, stride: lda / size_of::<D::A>() }, k / D::KR);
+            let b = Strided { first: b, stride: panel };
+            let mut acc = [[[D::start(ZEROS.as_ptr()); NV]; MR]; U];
+            acc[0] = start::<D, MR, NV>(epilogue, col);
+            let unrolled = groups / U * U;
+            for g in (0..unrolled).step_by(U) {
+                for_each_row!(u < U {
+                    let (a, b) = (a.skip((g + u) * D::KR), b.skip((g + u) * NR * D::KR));
+                    group::<D, MR, NV>(&mut acc[u], a, b);
+                });
+            }
+            for g in unrolled..groups {
+                group::<D, MR, NV>(&mut acc[0], a.skip(g * D::KR), b.skip(g * NR * D::KR));
+            }
+            let mut sum = acc[0];
+            for_each_row!(r < MR {
+                for (v, sum) in sum[r].iter_mut().enumerate() {
+                    for acc in &acc[1..] {
+                        *sum = D::add(*sum, acc[r][v]);
+                    }
+                }
+            });
+            let row_sum = |r: usize| *block.row_sums.add(row + r);
+            finish::<D, MR, NV>(sum, epilogue, (col, cols), block.to.at_row(row), row_sum);
+        }
+    }
+}
+
+/// Accumulators of a tile whose first column is `col`, a multiple of 16, at their biases.
+///
+/// # Safety
+/// The epilogue has columns from `col` on in so many panels; the target features of `D` are supported.
+#[inline(always)]
+unsafe fn start<D: Dot, const MR: usize, const NV: usize>(
+    epilogue: &Epilogue,
+    col: usize,
+) -> [[D::Acc; NV]; MR] {
+    // SAFETY: biases are padded to whole panels; the rest is the caller's promise.
+    unsafe {
+        let bias = epilogue.bias.as_ptr().add(col);
+        let mut acc = [[D::start(bias); NV]; MR];
+        #[allow(clippy::needless_range_loop, reason = "v is the second index of acc")]
+        for v in 1..NV {
+            let start = D::start(bias.add(v * NR));
+            for_each_row!(r < MR { acc[r][v] = start; });
+        }
+        acc
+    }
+}
+
 /// Rows of A, or panels of B: values at a pointer, so many from one to the next.
 #[derive(Clone, Copy)]
 pub(crate) struct Strided<T> {
@@ -317,27 +545,36 @@ impl<T> Strided<T> {
         // SAFETY: the caller's contract.
         unsafe { self.first.add(index * self.stride + offset) }
     }
+
+    /// The same from value `offset` on.
+    ///
+    /// # Safety
+    /// The value exists.
+    #[inline(always)]
+    pub(crate) unsafe fn skip(self, offset: usize) -> Self {
+        // SAFETY: the caller's contract.
+        unsafe { Self { first: self.first.add(offset), ..self } }
+    }
 }
 
-/// Group `g` of K: [`Dot::dot`] of every row and panel.
+/// Adds a group of KR products to a tile: of MR rows of A and NV panels of B.
 ///
 /// # Safety
-/// As [`Dot::accumulate`], of `g + 1` groups.
+/// The groups are readable; the target features of `D` are supported.
 #[inline(always)]
-pub(crate) unsafe fn step<D: Dot, const MR: usize, const NV: usize>(
+pub(crate) unsafe fn group<D: Dot, const MR: usize, const NV: usize>(
     acc: &mut [[D::Acc; NV]; MR],
     a: Strided<D::A>,
     b: Strided<i8>,
-    g: usize,
 ) {
-    // SAFETY: the caller grants the group of all rows and panels, and the features.
+    // SAFETY: the caller's promise.
     unsafe {
-        let mut bv = [D::load_b(b.at(0, g * NR * D::KR)); NV];
+        let mut bv = [D::load_b(b.first); NV];
         for (v, bv) in bv.iter_mut().enumerate().skip(1) {
-            *bv = D::load_b(b.at(v, g * NR * D::KR));
+            *bv = D::load_b(b.at(v, 0));
         }
         for_each_row!(r < MR {
-            let av = D::splat(a.at(r, g * D::KR));
+            let av = D::splat(a.at(r, 0));
             for (acc, bv) in acc[r].iter_mut().zip(bv) {
                 *acc = D::dot(*acc, av, bv);
             }
@@ -345,57 +582,56 @@ pub(crate) unsafe fn step<D: Dot, const MR: usize, const NV: usize>(
     }
 }
 
-/// Computes the tile of `MR` rows that starts at `row`.
+/// Runs the epilogue of a tile: in registers where the ISA can, otherwise spilled.
+///
+/// # Safety
+/// `col + cols` columns exist, as many as the tile has or fewer in its last panel; the output, and the residual where
+/// there is one, span the tile; the target features of `D` are supported.
 #[inline(always)]
-unsafe fn tile<D: Dot, const MR: usize, const NV: usize>(block: &Block<'_>, row: usize) {
-    let Block { lda, k, a_sign, b, panel, col, cols, epilogue, .. } = *block;
-    // SAFETY: the tile's rows and columns lie in the block, whose pointers are valid (contract of `Ukernel::run`);
-    // biases and multipliers are padded to whole panels; the features are the entry point's.
+unsafe fn finish<D: Dot, const MR: usize, const NV: usize>(
+    mut acc: [[D::Acc; NV]; MR],
+    epilogue: &Epilogue,
+    (col, cols): (usize, usize),
+    to: TileOut,
+    row_sum: impl Fn(usize) -> i32,
+) {
+    // SAFETY: the caller's promise; zero points and multipliers are padded to whole panels.
     unsafe {
-        let a = block.a.add(row * lda);
-        let bias = epilogue.bias.as_ptr().add(col);
-        let mut acc = [[D::start(bias); NV]; MR];
-        #[allow(clippy::needless_range_loop, reason = "v is the second index of acc")]
-        for v in 1..NV {
-            let start = D::start(bias.add(v * NR));
-            for_each_row!(r < MR { acc[r][v] = start; });
+        if let Some(zeros) = &epilogue.w_zero {
+            for_each_row!(r < MR {
+                let sum = row_sum(r);
+                for (v, acc) in acc[r].iter_mut().enumerate() {
+                    *acc = D::sub_zeros(*acc, sum, zeros.as_ptr().add(col + v * NR));
+                }
+            });
         }
-
-        D::pair_rows(&mut acc);
-        let mut staged = MaybeUninit::<[[D::A; KC]; MR]>::uninit();
-        let mut done = 0;
-        while done < k {
-            let in_place = (k - done) / D::KR;
-            let (rows, ld, groups) =
-                if !D::ALWAYS_STAGED && D::IN_PLACE == Some(a_sign) && in_place > 0 {
-                    (a.add(done).cast::<D::A>(), lda, in_place)
-                } else {
-                    let len = (k - done).min(KC);
-                    let rows = staged.as_mut_ptr().cast::<D::A>();
-                    let src = Strided { first: a.add(done), stride: lda };
-                    D::stage_rows(MR, src, len, a_sign, (rows, KC));
-                    (rows.cast_const(), KC, len.div_ceil(D::KR))
-                };
-            D::accumulate(
-                &mut acc,
-                Strided { first: rows, stride: ld },
-                Strided { first: b.add(done * NR), stride: panel },
-                groups,
-            );
-            done += groups * D::KR;
-        }
-
-        D::unpair_rows(&mut acc);
-
-        let TileOut { out, ldc, residual, ldr } = block.to;
-        let out = out.add(row * ldc);
         if let Some((quant, multiplier)) = epilogue.plain_half_even()
-            && D::requantize(&acc, quant, multiplier.as_ptr().add(col), cols, out, ldc)
+            && D::requantize(&acc, quant, multiplier.as_ptr().add(col), cols, to.out, to.ldc)
         {
             return;
         }
-        let residual =
-            if epilogue.residual().is_some() { residual.add(row * ldr) } else { residual };
+        if cols == NV * NR {
+            match &epilogue.kind {
+                Kind::I32 => {
+                    for_each_row!(r < MR {
+                        for (v, acc) in acc[r].iter().enumerate() {
+                            D::store(*acc, to.out.add(r * to.ldc).cast::<i32>().add(v * NR));
+                        }
+                    });
+                    return;
+                }
+                Kind::F32 { scales } => {
+                    for_each_row!(r < MR {
+                        for (v, acc) in acc[r].iter().enumerate() {
+                            let out = to.out.add(r * to.ldc).cast::<f32>().add(v * NR);
+                            D::store_scaled(*acc, scales.as_ptr().add(col + v * NR), out);
+                        }
+                    });
+                    return;
+                }
+                Kind::Quant8(_) => {}
+            }
+        }
         let mut spilled = MaybeUninit::<[[[i32; NR]; NV]; MR]>::uninit();
         let memory = spilled.as_mut_ptr().cast::<i32>();
         for_each_row!(r < MR {
@@ -404,27 +640,72 @@ unsafe fn tile<D: Dot, const MR: usize, const NV: usize>(block: &Block<'_>, row:
             }
         });
         let acc = std::slice::from_raw_parts_mut(memory, MR * NV * NR);
-        D::finish(Spill { block, acc, width: NV * NR, a, to: TileOut { out, ldc, residual, ldr } });
+        D::finish(Spill { epilogue, acc, width: NV * NR, columns: (col, cols), to });
     }
 }
 
 /// The table of an ISA's tiles: one row per number of panels, tiles by falling MR. Each entry is the generic tile
-/// compiled under the given attribute.
+/// compiled under the given attribute; `MR x NV x U` makes it a thin one. `staged` sets stage rows of A once for all
+/// panels.
 macro_rules! kernel_set {
-    (#[$attr:meta] $isa:ident, $dot:ty, $([$($mr:literal x $nv:literal),+]),+) => {
+    (#[$attr:meta] $isa:ident, $dot:ty, $($tiles:tt),+) => {
         pub(crate) static SET: $crate::gemm::kernel::KernelSet = $crate::gemm::kernel::KernelSet {
             isa: $crate::cpu::Isa::$isa,
             kr: <$dot as $crate::gemm::kernel::Dot>::KR,
             in_place: <$dot as $crate::gemm::kernel::Dot>::IN_PLACE,
-            tiles: &[$(&[$({
+            staged_as: <$dot as $crate::gemm::kernel::Dot>::STAGED_AS,
+            tiles: &[$($crate::gemm::kernel::tiles!(#[$attr] $dot, $tiles)),+],
+            stage: None,
+            row_sums: {
                 #[$attr]
-                unsafe fn run(block: &$crate::gemm::kernel::Block<'_>) {
-                    // SAFETY: the caller keeps the contract of `Ukernel::run`.
-                    unsafe { $crate::gemm::kernel::run_block::<$dot, $mr, $nv>(block) }
+                unsafe fn sums(rows: &$crate::gemm::kernel::Rows, sums: *mut i32) {
+                    // SAFETY: the caller keeps the contract of `KernelSet::row_sums`.
+                    unsafe { $crate::gemm::kernel::row_sums(rows, sums) }
                 }
-                $crate::gemm::kernel::Ukernel { mr: $mr, run }
-            }),+]),+],
+                sums
+            },
+            wide: None,
+        };
+    };
+    (staged #[$attr:meta] $isa:ident, $dot:ty, $($tiles:tt),+) => {
+        pub(crate) static SET: $crate::gemm::kernel::KernelSet = {
+            $crate::gemm::kernel::kernel_set!(#[$attr] $isa, $dot, $($tiles),+);
+            $crate::gemm::kernel::KernelSet {
+                stage: Some($crate::gemm::kernel::Stage {
+                    bytes: size_of::<<$dot as $crate::gemm::kernel::Dot>::A>(),
+                    run: {
+                        #[$attr]
+                        unsafe fn stage(rows: &$crate::gemm::kernel::Rows, to: *mut u8, ld: usize) {
+                            // SAFETY: the caller keeps the contract of `Stage::run`.
+                            unsafe { <$dot as $crate::gemm::kernel::Dot>::stage_rows(rows, to, ld) }
+                        }
+                        stage
+                    },
+                }),
+                ..SET
+            }
         };
     };
 }
 pub(crate) use kernel_set;
+
+/// One row of the table of [`kernel_set!`].
+macro_rules! tiles {
+    (#[$attr:meta] $dot:ty, [$($mr:literal x $nv:literal $(x $u:literal)?),+]) => {
+        &[$({
+            #[$attr]
+            unsafe fn run(block: &$crate::gemm::kernel::Block<'_>) {
+                // SAFETY: the caller keeps the contract of `Ukernel::run`.
+                unsafe { $crate::gemm::kernel::tiles!(@run block, $dot, $mr, $nv $(, $u)?) }
+            }
+            $crate::gemm::kernel::Ukernel { mr: $mr, run }
+        }),+]
+    };
+    (@run $block:ident, $dot:ty, $mr:literal, $nv:literal) => {
+        $crate::gemm::kernel::run_block::<$dot, $mr, $nv>($block)
+    };
+    (@run $block:ident, $dot:ty, $mr:literal, $nv:literal, $u:literal) => {
+        $crate::gemm::kernel::run_thin::<$dot, $mr, $nv, $u>($block)
+    };
+}
+pub(crate) use tiles;

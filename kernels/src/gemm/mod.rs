@@ -17,10 +17,15 @@ mod dynamic;
 pub(crate) mod kernel;
 pub(crate) mod pack;
 mod scalar;
+mod scratch;
 #[cfg(target_arch = "x86_64")]
 mod x86_avx2;
 #[cfg(target_arch = "x86_64")]
+mod x86_avx512bw;
+#[cfg(target_arch = "x86_64")]
 mod x86_avx512vnni;
+#[cfg(target_arch = "x86_64")]
+mod x86_avxvnni;
 
 use std::{fmt, sync::Arc};
 

@@ -1,12 +1,16 @@
 //! GEMM micro-kernel, AVX2: `vpmaddwd` on i16 operands, tile 6×16, KR = 2.
 //!
-//! Activations are staged as i16, weights are K2N16 s8 and widened on load. Two products of i16 fit an i32, so unlike
-//! `vpmaddubsw` nothing can saturate. The epilogue is the portable one, vectorized for AVX2.
+//! Activations are staged as i16. Weights are K2N16 s8: for a few rows widened on load, otherwise a panel is widened
+//! once for all staged rows. Two products of i16 fit an i32, so unlike `vpmaddubsw` nothing can saturate.
 
 use std::arch::x86_64::*;
 
-use super::kernel::{Dot, Spill, kernel_set, stage_i16};
-use crate::epilogue::Sign;
+use super::kernel::{Dot, KernelSet, Spill, Wide, kernel_set, stage_bytes, stage_i16, tiles};
+use crate::epilogue::{
+    Quant, Sign,
+    x86_avx2::{Ymms, requantize_tile},
+    x86_rows::finish_rows,
+};
 
 pub(crate) struct Avx2;
 
@@ -68,15 +72,160 @@ impl Dot for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn add(acc: Self::Acc, other: Self::Acc) -> Self::Acc {
+        // SAFETY: the caller grants the features.
+        unsafe { [_mm256_add_epi32(acc[0], other[0]), _mm256_add_epi32(acc[1], other[1])] }
+    }
+
+    #[inline(always)]
+    unsafe fn sub_zeros(acc: Self::Acc, sum: i32, zeros: *const i32) -> Self::Acc {
+        // SAFETY: the caller grants 16 values and the features.
+        unsafe {
+            let sum = _mm256_set1_epi32(sum);
+            let z = [_mm256_loadu_si256(zeros.cast()), _mm256_loadu_si256(zeros.add(8).cast())];
+            [
+                _mm256_sub_epi32(acc[0], _mm256_mullo_epi32(sum, z[0])),
+                _mm256_sub_epi32(acc[1], _mm256_mullo_epi32(sum, z[1])),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_scaled(acc: Self::Acc, scales: *const f32, out: *mut f32) {
+        // SAFETY: the caller grants 16 values at either pointer and the features.
+        unsafe {
+            let (a, b) = (_mm256_cvtepi32_ps(acc[0]), _mm256_cvtepi32_ps(acc[1]));
+            _mm256_storeu_ps(out, _mm256_mul_ps(a, _mm256_loadu_ps(scales)));
+            _mm256_storeu_ps(out.add(8), _mm256_mul_ps(b, _mm256_loadu_ps(scales.add(8))));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn requantize<const MR: usize, const NV: usize>(
+        acc: &[[Self::Acc; NV]; MR],
+        quant: &Quant,
+        multiplier: *const f32,
+        cols: usize,
+        out: *mut u8,
+        ldc: usize,
+    ) -> bool {
+        // SAFETY: same contract; multipliers are padded to whole panels.
+        unsafe { requantize_tile(acc, quant, multiplier, cols, out, ldc) };
+        true
+    }
+
+    #[inline(always)]
     unsafe fn finish(spill: Spill<'_>) {
         #[target_feature(enable = "avx2,fma")]
         unsafe fn finish(spill: Spill<'_>) {
-            // SAFETY: same contract.
-            unsafe { spill.finish() }
+            let Spill { epilogue, acc, width, columns, to } = spill;
+            // SAFETY: same contract; the features are enabled here.
+            unsafe { finish_rows::<Ymms>(epilogue, acc, width, columns, to) }
         }
         // SAFETY: same contract; the caller grants the features.
         unsafe { finish(spill) }
     }
 }
 
-kernel_set!(#[target_feature(enable = "avx2,fma")] Avx2, Avx2, [6 x 1, 4 x 1, 2 x 1, 1 x 1]);
+/// The same on panels that were widened before: K counts bytes, 4 are a pair of i16.
+struct Widened;
+
+impl Dot for Widened {
+    const KR: usize = 4;
+    const IN_PLACE: Option<Sign> = None;
+    const PARTIAL: bool = true;
+    type A = u8;
+    type Splat = __m256i;
+    type B = [__m256i; 2];
+    type Acc = [__m256i; 2];
+
+    #[inline(always)]
+    unsafe fn start(bias: *const i32) -> Self::Acc {
+        // SAFETY: same contract.
+        unsafe { Avx2::start(bias) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_b(b: *const i8) -> Self::B {
+        // SAFETY: the caller grants 64 bytes and the features.
+        unsafe { [_mm256_loadu_si256(b.cast()), _mm256_loadu_si256(b.add(32).cast())] }
+    }
+
+    #[inline(always)]
+    unsafe fn splat(a: *const u8) -> Self::Splat {
+        // SAFETY: same contract.
+        unsafe { Avx2::splat(a.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot(acc: Self::Acc, a: Self::Splat, b: Self::B) -> Self::Acc {
+        // SAFETY: same contract.
+        unsafe { Avx2::dot(acc, a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(acc: Self::Acc, out: *mut i32) {
+        // SAFETY: same contract.
+        unsafe { Avx2::store(acc, out) }
+    }
+
+    #[inline(always)]
+    unsafe fn stage(src: *const u8, len: usize, _sign: Sign, dst: *mut u8) {
+        // SAFETY: same contract.
+        unsafe { stage_bytes(src, len, 0, dst, Self::KR) }
+    }
+
+    #[inline(always)]
+    unsafe fn sub_zeros(acc: Self::Acc, sum: i32, zeros: *const i32) -> Self::Acc {
+        // SAFETY: same contract.
+        unsafe { Avx2::sub_zeros(acc, sum, zeros) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_scaled(acc: Self::Acc, scales: *const f32, out: *mut f32) {
+        // SAFETY: same contract.
+        unsafe { Avx2::store_scaled(acc, scales, out) }
+    }
+
+    #[inline(always)]
+    unsafe fn requantize<const MR: usize, const NV: usize>(
+        acc: &[[Self::Acc; NV]; MR],
+        quant: &Quant,
+        multiplier: *const f32,
+        cols: usize,
+        out: *mut u8,
+        ldc: usize,
+    ) -> bool {
+        // SAFETY: same contract.
+        unsafe { Avx2::requantize(acc, quant, multiplier, cols, out, ldc) }
+    }
+
+    #[inline(always)]
+    unsafe fn finish(spill: Spill<'_>) {
+        // SAFETY: same contract.
+        unsafe { Avx2::finish(spill) }
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
+unsafe fn widen(panel: *const i8, len: usize, to: *mut i16) {
+    // SAFETY: the caller grants `len` values at both ends.
+    let (panel, to) = unsafe {
+        (std::slice::from_raw_parts(panel, len), std::slice::from_raw_parts_mut(to, len))
+    };
+    to.iter_mut().zip(panel).for_each(|(to, b)| *to = i16::from(*b));
+}
+
+pub(crate) static SET: KernelSet = {
+    kernel_set!(
+        staged #[target_feature(enable = "avx2,fma")] Avx2, Avx2,
+        [6 x 1, 4 x 1, 2 x 1 x 2, 1 x 1 x 4]
+    );
+    KernelSet {
+        wide: Some(Wide {
+            tiles: tiles!(#[target_feature(enable = "avx2,fma")] Widened, [6 x 1, 4 x 1, 2 x 1, 1 x 1]),
+            widen,
+        }),
+        ..SET
+    }
+};

@@ -6,8 +6,12 @@
 
 use std::arch::x86_64::*;
 
-use super::kernel::{Dot, Spill, for_each_row, kernel_set, stage_bytes};
-use crate::epilogue::{NR, Quant, Sign, x86_avx512::Requantizer};
+use super::kernel::{Dot, Spill, kernel_set, stage_bytes};
+use crate::epilogue::{
+    Quant, Sign,
+    x86_avx512::{Zmm, requantize_tile},
+    x86_rows::finish_rows,
+};
 
 pub(crate) struct Avx512Vnni;
 
@@ -57,6 +61,29 @@ impl Dot for Avx512Vnni {
     }
 
     #[inline(always)]
+    unsafe fn add(acc: Self::Acc, other: Self::Acc) -> Self::Acc {
+        // SAFETY: the caller grants the features.
+        unsafe { _mm512_add_epi32(acc, other) }
+    }
+
+    #[inline(always)]
+    unsafe fn sub_zeros(acc: Self::Acc, sum: i32, zeros: *const i32) -> Self::Acc {
+        // SAFETY: the caller grants 16 values and the features.
+        unsafe {
+            let zeros = _mm512_loadu_si512(zeros.cast());
+            _mm512_sub_epi32(acc, _mm512_mullo_epi32(_mm512_set1_epi32(sum), zeros))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_scaled(acc: Self::Acc, scales: *const f32, out: *mut f32) {
+        // SAFETY: the caller grants 16 values at either pointer and the features.
+        unsafe {
+            _mm512_storeu_ps(out, _mm512_mul_ps(_mm512_cvtepi32_ps(acc), _mm512_loadu_ps(scales)))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn requantize<const MR: usize, const NV: usize>(
         acc: &[[Self::Acc; NV]; MR],
         quant: &Quant,
@@ -65,18 +92,8 @@ impl Dot for Avx512Vnni {
         out: *mut u8,
         ldc: usize,
     ) -> bool {
-        // SAFETY: multipliers are padded to whole panels, so NV·16 are readable; the caller grants `cols` bytes of
-        // each of the MR rows, and the features.
-        unsafe {
-            let requantizer = Requantizer::new(quant);
-            let mut m = [_mm512_loadu_ps(multiplier); NV];
-            for (v, m) in m.iter_mut().enumerate() {
-                *m = _mm512_loadu_ps(multiplier.add(v * NR));
-            }
-            for_each_row!(r < MR {
-                requantizer.store_row(&acc[r], &m, cols, out.add(r * ldc));
-            });
-        }
+        // SAFETY: same contract; multipliers are padded to whole panels.
+        unsafe { requantize_tile(acc, quant, multiplier, cols, out, ldc) };
         true
     }
 
@@ -84,8 +101,9 @@ impl Dot for Avx512Vnni {
     unsafe fn finish(spill: Spill<'_>) {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
         unsafe fn finish(spill: Spill<'_>) {
-            // SAFETY: same contract.
-            unsafe { spill.finish() }
+            let Spill { epilogue, acc, width, columns, to } = spill;
+            // SAFETY: same contract; the features are enabled here.
+            unsafe { finish_rows::<Zmm>(epilogue, acc, width, columns, to) }
         }
         // SAFETY: same contract; the caller grants the features.
         unsafe { finish(spill) }
@@ -93,9 +111,10 @@ impl Dot for Avx512Vnni {
 }
 
 kernel_set!(
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")] Avx512Vnni, Avx512Vnni,
-    [16 x 1, 8 x 1, 4 x 1, 2 x 1, 1 x 1],
-    [12 x 2, 8 x 2, 4 x 2, 2 x 2, 1 x 2],
-    [8 x 3, 4 x 3, 2 x 3, 1 x 3],
-    [6 x 4, 4 x 4, 2 x 4, 1 x 4]
+    staged #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+    Avx512Vnni, Avx512Vnni,
+    [16 x 1, 8 x 1, 4 x 1 x 2, 2 x 1 x 4, 1 x 1 x 8],
+    [12 x 2, 8 x 2, 4 x 2, 2 x 2 x 2, 1 x 2 x 4],
+    [8 x 3, 4 x 3, 2 x 3, 1 x 3 x 2],
+    [6 x 4, 4 x 4, 2 x 4, 1 x 4 x 2]
 );
