@@ -28,7 +28,7 @@ pub enum Isa {
     Neon,
     /// AArch64 with `sdot`.
     NeonDotprod,
-    /// AArch64 with `smmla`.
+    /// AArch64 with `smmla` (and `sdot`).
     NeonI8mm,
 }
 
@@ -68,8 +68,10 @@ impl Isa {
             Self::Avx2 | Self::AvxVnni | Self::Avx512Bw | Self::Avx512Vnni => {
                 cfg!(target_arch = "x86_64")
             }
-            Self::Neon => cfg!(all(target_arch = "aarch64", target_endian = "little")),
-            Self::Amx | Self::NeonDotprod | Self::NeonI8mm => false,
+            Self::Neon | Self::NeonDotprod | Self::NeonI8mm => {
+                cfg!(all(target_arch = "aarch64", target_endian = "little"))
+            }
+            Self::Amx => false,
         }
     }
 
@@ -95,6 +97,14 @@ impl Isa {
             }
             #[cfg(target_arch = "aarch64")]
             Self::Neon => std::arch::is_aarch64_feature_detected!("neon"),
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDotprod => {
+                Self::Neon.is_supported() && std::arch::is_aarch64_feature_detected!("dotprod")
+            }
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonI8mm => {
+                Self::NeonDotprod.is_supported() && std::arch::is_aarch64_feature_detected!("i8mm")
+            }
             _ => false,
         }
     }
@@ -228,7 +238,12 @@ impl Cpu {
 
     /// Proof that NEON may be used.
     pub fn neon(self) -> Option<Neon> {
-        (self.isa == Isa::Neon).then_some(Neon(()))
+        matches!(self.isa, Isa::Neon | Isa::NeonDotprod | Isa::NeonI8mm).then_some(Neon(()))
+    }
+
+    /// Proof that `sdot` may be used (and NEON).
+    pub fn dotprod(self) -> Option<Dotprod> {
+        matches!(self.isa, Isa::NeonDotprod | Isa::NeonI8mm).then_some(Dotprod(()))
     }
 }
 
@@ -247,6 +262,10 @@ pub struct Avx512Vbmi(());
 /// Proof that NEON is supported: only a [`Cpu`] makes one.
 #[derive(Debug, Clone, Copy)]
 pub struct Neon(());
+
+/// Proof that `sdot` and NEON are supported: only a [`Cpu`] makes one.
+#[derive(Debug, Clone, Copy)]
+pub struct Dotprod(());
 
 #[cfg(test)]
 mod tests {

@@ -8,6 +8,8 @@
 pub use crate::sign::Sign;
 use crate::{KernelError, error::check_len};
 
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+pub(crate) mod arm_neon;
 mod finish;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86_avx2;
@@ -247,8 +249,8 @@ pub(crate) struct Quant {
     pub(crate) high: i32,
     /// How the stored bytes are read; kernels that only keep the low byte do not ask.
     #[cfg_attr(
-        not(target_arch = "x86_64"),
-        allow(dead_code, reason = "only the x86 packing depends on it")
+        not(any(target_arch = "x86_64", target_arch = "aarch64")),
+        allow(dead_code, reason = "only the vector packing depends on it")
     )]
     pub(crate) sign: Sign,
     pub(crate) residual: Option<Residual>,

@@ -13,7 +13,7 @@ use crate::{
     epilogue::{Epilogue, NR, Sign, TileOut},
     gemm::{
         Core,
-        kernel::{Dot, finish, for_each_row, group, start},
+        kernel::{Dot, Strided, finish, for_each_row, group, start},
     },
 };
 
@@ -298,12 +298,12 @@ unsafe fn tile<D: Dot, const MR: usize, const NV: usize>(
         for &segment in segments {
             for g in 0..groups {
                 let row = |r: usize| pixels[r].wrapping_add(segment + g * D::KR);
-                group::<D, MR, NV>(&mut acc, row, (weights, panel));
+                group::<D, MR, NV>(&mut acc, row, Strided { first: weights, stride: panel });
                 weights = weights.add(NR * D::KR);
             }
         }
         let row_sum = |r: usize| {
-            let value = |a: &D::A| match D::IN_PLACE {
+            let value = |a: &D::A| match D::STAGED_AS {
                 Some(Sign::S8) => i32::from((*a).into() as i8),
                 _ => (*a).into(),
             };

@@ -8,6 +8,10 @@
 //! ```
 //! so that stride, dilation and padding cost nothing in the kernels, which see a list of taps per pixel.
 
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod arm_dotprod;
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod arm_neon;
 mod pairs;
 #[cfg(target_arch = "x86_64")]
 mod x86_avx2;
@@ -15,7 +19,7 @@ mod x86_avx2;
 mod x86_avx512vnni;
 
 use crate::{
-    Cpu, KernelError,
+    Cpu, Isa, KernelError,
     conv::ConvGeometry,
     epilogue::{Epilogue, Output, Sign, TileOut},
     gemm::{check_k, pack::AlignedBytes},
@@ -68,7 +72,15 @@ impl Kernel {
                 return x86_avx2::kernel(sign);
             }
         }
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+        {
+            if cpu.dotprod().is_some() && !wide {
+                return arm_dotprod::kernel(sign);
+            }
+            if cpu.neon().is_some() {
+                return arm_neon::kernel(sign, wide);
+            }
+        }
         let _ = (cpu, wide);
         pairs::portable(sign)
     }
@@ -97,7 +109,9 @@ impl PackedDepthwise {
         let at = |c: usize, tap: usize| {
             i16::from(weights[c * taps + tap]) - w_zero.map_or(0, |z| z[c] as i16)
         };
-        let kernel = Kernel::of(cpu, sign, w_zero.is_some());
+        // −128 is one too many for pairs of taps in i16, which plain NEON adds up.
+        let wide = w_zero.is_some() || (cpu.isa() == Isa::Neon && weights.contains(&i8::MIN));
+        let kernel = Kernel::of(cpu, sign, wide);
         let mut data = AlignedBytes::zeroed((kernel.packed_bytes)(channels, taps)?);
         (kernel.pack)(data.as_mut_slice(), channels, taps, &at);
         let sums =

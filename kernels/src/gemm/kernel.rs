@@ -34,6 +34,10 @@ pub(crate) trait Dot {
     const IN_PLACE: Option<Sign>;
     /// Whether rows are staged before they come here, unless they can be read in place to their end.
     const WHOLE_ROWS: bool = false;
+    /// The sign that [`Dot::stage`] gives to bytes.
+    const STAGED_AS: Option<Sign> = Self::IN_PLACE;
+    /// Whether accumulators stay one row each, so that rows may come from anywhere: [`group`] by itself is enough.
+    const ROW_BY_ROW: bool = true;
     /// Whether K may come in several parts, through [`Block::partial`]; tiles are one panel wide then.
     const PARTIAL: bool = false;
     /// An activation as the dot product reads it.
@@ -53,10 +57,36 @@ pub(crate) trait Dot {
     unsafe fn splat(a: *const Self::A) -> Self::Splat;
     /// `acc[j] += Σ_r a[r]·b[j][r]`, exact modulo 2³².
     unsafe fn dot(acc: Self::Acc, a: Self::Splat, b: Self::B) -> Self::Acc;
+    /// Adds `groups` groups of K to a tile: rows of A by panels of B. ISAs whose instructions take more than one group,
+    /// or more than one row, at a time bring their own.
+    #[inline(always)]
+    unsafe fn accumulate<const MR: usize, const NV: usize>(
+        acc: &mut [[Self::Acc; NV]; MR],
+        a: Strided<Self::A>,
+        b: Strided<i8>,
+        groups: usize,
+    ) where
+        Self: Sized,
+    {
+        for g in 0..groups {
+            // SAFETY: same contract.
+            unsafe {
+                let (a, b) = (a.skip(g * Self::KR), b.skip(g * NR * Self::KR));
+                group::<Self, MR, NV>(acc, |r| a.at(r, 0), b);
+            }
+        }
+    }
+    /// Brings the accumulators of a tile from rows into the order that [`Dot::accumulate`] works in.
+    #[inline(always)]
+    unsafe fn pair_rows<const MR: usize, const NV: usize>(_acc: &mut [[Self::Acc; NV]; MR]) {}
+    /// Undoes [`Dot::pair_rows`].
+    #[inline(always)]
+    unsafe fn unpair_rows<const MR: usize, const NV: usize>(_acc: &mut [[Self::Acc; NV]; MR]) {}
     /// Writes the 16 accumulators to `out`.
     unsafe fn store(acc: Self::Acc, out: *mut i32);
     /// The sum of two sets of accumulators.
     #[inline(always)]
+    #[cfg(target_arch = "x86_64")]
     unsafe fn add(acc: Self::Acc, other: Self::Acc) -> Self::Acc {
         let (mut sum, mut more) = ([0; NR], [0; NR]);
         // SAFETY: the arrays hold 16 values; the caller grants the features.
@@ -83,6 +113,16 @@ pub(crate) trait Dot {
     }
     /// Converts the `len` raw bytes at `src` into `len` rounded up to KR values at `dst`.
     unsafe fn stage(src: *const u8, len: usize, sign: Sign, dst: *mut Self::A);
+    /// [`Dot::stage`] of whole rows, `ld` bytes apart at `to`, so that the rows of a tile are beside each other.
+    #[inline(always)]
+    unsafe fn stage_rows(rows: &Rows, to: *mut u8, ld: usize) {
+        for r in 0..rows.count {
+            // SAFETY: row `r` of those granted, and its place in `to`.
+            unsafe {
+                Self::stage(rows.a.add(r * rows.lda), rows.k, rows.sign, to.add(r * ld).cast());
+            }
+        }
+    }
     /// Writes `f32(acc[j]) · scales[j]` to `out`.
     #[inline(always)]
     unsafe fn store_scaled(acc: Self::Acc, scales: *const f32, out: *mut f32) {
@@ -112,8 +152,8 @@ pub(crate) trait Dot {
 }
 
 /// What [`Dot::stage`] adds to activations of `sign`, to be undone in the bias.
-const fn stage_offset(in_place: Option<Sign>, sign: Sign) -> i32 {
-    match (in_place, sign) {
+const fn stage_offset(staged_as: Option<Sign>, sign: Sign) -> i32 {
+    match (staged_as, sign) {
         (Some(Sign::U8), Sign::S8) => 128,
         (Some(Sign::S8), Sign::U8) => -128,
         _ => 0,
@@ -233,6 +273,7 @@ pub(crate) struct KernelSet {
     /// KR of the packed weights.
     pub(crate) kr: usize,
     pub(crate) in_place: Option<Sign>,
+    pub(crate) staged_as: Option<Sign>,
     /// `tiles[nv − 1]`: tiles of `nv` panels, by falling MR down to 1.
     pub(crate) tiles: &'static [&'static [Ukernel]],
     /// The same tiles over the pixels of a band, where the ISA has them.
@@ -299,21 +340,6 @@ pub(crate) unsafe fn row_sums(rows: &Rows, sums: *mut i32) {
     }
 }
 
-/// [`Stage::run`].
-///
-/// # Safety
-/// As there.
-#[inline(always)]
-#[cfg(target_arch = "x86_64")]
-pub(crate) unsafe fn stage_rows<D: Dot>(rows: &Rows, to: *mut u8, ld: usize) {
-    for r in 0..rows.count {
-        // SAFETY: row `r` of those granted, and its place in `to`.
-        unsafe {
-            D::stage(rows.a.add(r * rows.lda), rows.k, rows.sign, to.add(r * ld).cast());
-        }
-    }
-}
-
 impl std::fmt::Debug for KernelSet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.isa.name())
@@ -334,13 +360,27 @@ impl KernelSet {
             Isa::Avx512Vnni => &super::x86_avx512vnni::SET,
             #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
             Isa::Neon => &super::arm_neon::SET,
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Isa::NeonDotprod => &super::arm_dotprod::SET,
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Isa::NeonI8mm => &super::arm_i8mm::SET,
             _ => &super::scalar::SET,
         }
     }
 
+    /// The kernels for the packed weights `b`, in the same layout: faster ones may exist where no weight is −128.
+    pub(crate) fn for_weights(&'static self, b: &[i8]) -> &'static Self {
+        #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+        if self.isa == Isa::Neon && !b.contains(&i8::MIN) {
+            return &super::arm_neon::symmetric::SET;
+        }
+        let _ = b;
+        self
+    }
+
     /// What is added to every activation of `sign` before it is multiplied.
     pub(crate) fn offset(&self, sign: Sign) -> i32 {
-        stage_offset(self.in_place, sign)
+        stage_offset(self.staged_as, sign)
     }
 
     /// How many of the `left` panels the next tiles should span, for a block of `rows` rows.
@@ -398,6 +438,7 @@ unsafe fn tile<D: Dot, const MR: usize, const NV: usize>(block: &Block<'_>, row:
         if D::PARTIAL && block.partial.resumed {
             for_each_row!(r < MR { acc[r][0] = D::start(partial.add(r * NR)); });
         }
+        D::pair_rows(&mut acc);
         let mut staged = MaybeUninit::<[[D::A; KC]; MR]>::uninit();
         let mut done = 0;
         while done < k {
@@ -408,18 +449,19 @@ unsafe fn tile<D: Dot, const MR: usize, const NV: usize>(block: &Block<'_>, row:
                 } else {
                     let len = (k - done).min(KC);
                     let rows = staged.as_mut_ptr().cast::<D::A>();
-                    for r in 0..MR {
-                        D::stage(a.add(r * lda + done), len, a_sign, rows.add(r * KC));
-                    }
+                    let raw = Rows { a: a.add(done), lda, k: len, count: MR, sign: a_sign };
+                    D::stage_rows(&raw, rows.cast(), KC * size_of::<D::A>());
                     (rows.cast_const(), KC, len.div_ceil(D::KR))
                 };
-            let weights = b.add(done * NR);
-            for g in 0..groups {
-                let row = |r: usize| rows.wrapping_add(g * D::KR + r * ld);
-                group::<D, MR, NV>(&mut acc, row, (weights.add(g * NR * D::KR), panel));
-            }
+            D::accumulate(
+                &mut acc,
+                Strided { first: rows, stride: ld },
+                Strided { first: b.add(done * NR), stride: panel },
+                groups,
+            );
             done += groups * D::KR;
         }
+        D::unpair_rows(&mut acc);
         if D::PARTIAL && block.partial.suspended {
             for_each_row!(r < MR { D::store(acc[r][0], partial.add(r * NR)); });
             return;
@@ -445,20 +487,21 @@ pub(crate) unsafe fn run_thin<D: Dot, const MR: usize, const NV: usize, const U:
     for row in (0..block.rows).step_by(MR) {
         // SAFETY: as in `tile`.
         unsafe {
-            let a = block.a.add(row * lda).cast::<D::A>();
-            let (ld, groups) = (lda / size_of::<D::A>(), k / D::KR);
+            let first = block.a.add(row * lda).cast::<D::A>();
+            let (a, groups) = (Strided { first, stride: lda / size_of::<D::A>() }, k / D::KR);
+            let b = Strided { first: b, stride: panel };
             let mut acc = [[[D::start(ZEROS.as_ptr()); NV]; MR]; U];
             acc[0] = start::<D, MR, NV>(epilogue, col);
             let unrolled = groups / U * U;
             for g in (0..unrolled).step_by(U) {
                 for_each_row!(u < U {
-                    let (a, b) = (a.add((g + u) * D::KR), b.add((g + u) * NR * D::KR));
-                    group::<D, MR, NV>(&mut acc[u], |r| a.wrapping_add(r * ld), (b, panel));
+                    let (a, b) = (a.skip((g + u) * D::KR), b.skip((g + u) * NR * D::KR));
+                    group::<D, MR, NV>(&mut acc[u], |r| a.at(r, 0), b);
                 });
             }
             for g in unrolled..groups {
-                let (a, b) = (a.add(g * D::KR), b.add(g * NR * D::KR));
-                group::<D, MR, NV>(&mut acc[0], |r| a.wrapping_add(r * ld), (b, panel));
+                let (a, b) = (a.skip(g * D::KR), b.skip(g * NR * D::KR));
+                group::<D, MR, NV>(&mut acc[0], |r| a.at(r, 0), b);
             }
             let mut sum = acc[0];
             for_each_row!(r < MR {
@@ -496,7 +539,36 @@ pub(crate) unsafe fn start<D: Dot, const MR: usize, const NV: usize>(
     }
 }
 
-/// Adds a group of KR products to a tile: of the MR rows of A at `row(0)` … and NV panels of B, `panel` bytes apart.
+/// Rows of A, or panels of B: values at a pointer, so many from one to the next.
+#[derive(Clone, Copy)]
+pub(crate) struct Strided<T> {
+    pub(crate) first: *const T,
+    pub(crate) stride: usize,
+}
+
+impl<T> Strided<T> {
+    /// A pointer to value `offset` of row or panel `index`.
+    ///
+    /// # Safety
+    /// The value exists.
+    #[inline(always)]
+    pub(crate) unsafe fn at(self, index: usize, offset: usize) -> *const T {
+        // SAFETY: the caller's contract.
+        unsafe { self.first.add(index * self.stride + offset) }
+    }
+
+    /// The same from value `offset` on.
+    ///
+    /// # Safety
+    /// The value exists.
+    #[inline(always)]
+    pub(crate) unsafe fn skip(self, offset: usize) -> Self {
+        // SAFETY: the caller's contract.
+        unsafe { Self { first: self.first.add(offset), ..self } }
+    }
+}
+
+/// Adds a group of KR products to a tile: of the MR rows of A at `row(0)` … and NV panels of B.
 ///
 /// # Safety
 /// The groups are readable; the target features of `D` are supported.
@@ -504,13 +576,13 @@ pub(crate) unsafe fn start<D: Dot, const MR: usize, const NV: usize>(
 pub(crate) unsafe fn group<D: Dot, const MR: usize, const NV: usize>(
     acc: &mut [[D::Acc; NV]; MR],
     row: impl Fn(usize) -> *const D::A,
-    (b, panel): (*const i8, usize),
+    b: Strided<i8>,
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        let mut bv = [D::load_b(b); NV];
+        let mut bv = [D::load_b(b.first); NV];
         for (v, bv) in bv.iter_mut().enumerate().skip(1) {
-            *bv = D::load_b(b.add(v * panel));
+            *bv = D::load_b(b.at(v, 0));
         }
         for_each_row!(r < MR {
             let av = D::splat(row(r));
@@ -592,8 +664,13 @@ macro_rules! kernel_set {
             isa: $crate::cpu::Isa::$isa,
             kr: <$dot as $crate::gemm::kernel::Dot>::KR,
             in_place: <$dot as $crate::gemm::kernel::Dot>::IN_PLACE,
+            staged_as: <$dot as $crate::gemm::kernel::Dot>::STAGED_AS,
             tiles: &[$($crate::gemm::kernel::tiles!(#[$attr] $dot, $tiles)),+],
-            band: Some($crate::conv::band_set!(#[$attr] $dot, $($tiles),+)),
+            band: if <$dot as $crate::gemm::kernel::Dot>::ROW_BY_ROW {
+                Some($crate::conv::band_set!(#[$attr] $dot, $($tiles),+))
+            } else {
+                None
+            },
             stage: None,
             row_sums: {
                 #[$attr]
@@ -616,7 +693,7 @@ macro_rules! kernel_set {
                         #[$attr]
                         unsafe fn stage(rows: &$crate::gemm::kernel::Rows, to: *mut u8, ld: usize) {
                             // SAFETY: the caller keeps the contract of `Stage::run`.
-                            unsafe { $crate::gemm::kernel::stage_rows::<$dot>(rows, to, ld) }
+                            unsafe { <$dot as $crate::gemm::kernel::Dot>::stage_rows(rows, to, ld) }
                         }
                         stage
                     },

@@ -5,6 +5,12 @@
 //! Every result is exact: the sum is taken modulo 2³², and K is limited so that the true sum fits.
 
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+pub(crate) mod arm_asm;
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod arm_dotprod;
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod arm_i8mm;
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 mod arm_neon;
 mod driver;
 mod dynamic;
@@ -120,6 +126,7 @@ impl PackedB {
         let layout = PanelLayout::new(k, n, set.kr)?;
         let mut data = AlignedBytes::zeroed(layout.bytes());
         layout.pack(data.as_mut_slice(), &at);
+        let set = set.for_weights(data.as_slice());
         let sums = (0..n).map(|n| (0..k).map(|k| i32::from(at(k, n))).sum()).collect();
         Ok(Self { set, layout, data, a_sign, sums, w_zero })
     }
