@@ -18,7 +18,7 @@ use std::sync::Arc;
 use common::{best_seconds, output, peak_gops};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use requant_kernels::{
-    Cpu,
+    Cpu, Isa,
     epilogue::{OutSlice, Sign},
     gemm::{Gemm, PackedB},
     gemm16::{Gemm16, PackedB16, Requantize16},
@@ -117,6 +117,11 @@ fn weight_only(cpu: Cpu, weight_type: WeightType, (m, n, k): Shape) -> (usize, i
     (bytes, move || gemm.run(&Serial, m, (&x, k), (&mut y, n)).unwrap())
 }
 
+/// Whether plain Rust would take too long for it.
+fn left_out(cpu: Cpu, shape: Shape) -> bool {
+    cpu.isa() == Isa::Scalar && ops(shape) > 3e7
+}
+
 fn tables(cpu: Cpu) {
     use DynamicQuantization::{AsymmetricPerRow, AsymmetricPerTensor, SymmetricPerRow};
     let isa = cpu.isa();
@@ -128,7 +133,7 @@ fn tables(cpu: Cpu) {
     println!(
         "  GOP/s and share of the peak: symmetric, asymmetric per row, per tensor; u8 GEMM for comparison"
     );
-    for shape in SHAPES {
+    for shape in SHAPES.into_iter().filter(|&shape| !left_out(cpu, shape)) {
         let of = |quantization| gops(shape, &mut hybrid(cpu, quantization, shape));
         let figures = [of(SymmetricPerRow), of(AsymmetricPerRow), of(AsymmetricPerTensor)];
         let plain = gops(shape, &mut quantized(cpu, shape));
@@ -140,7 +145,7 @@ fn tables(cpu: Cpu) {
     println!("int16 x int8, {isa}: peak of one core {peak:.0} GOP/s");
     println!("  GOP/s and share of the peak: half even, TFLite 16x8");
     let fixed = requant_kernels::epilogue::FixedPoint::from_real(1e-5).unwrap();
-    for shape in SHAPES {
+    for shape in SHAPES.into_iter().filter(|&shape| !left_out(cpu, shape)) {
         let of = |requantize| gops(shape, &mut int16(cpu, &requantize, shape));
         let figures =
             [of(Requantize16::HalfEven(vec![1e-5])), of(Requantize16::Tflite16x8(vec![fixed]))];
@@ -151,7 +156,7 @@ fn tables(cpu: Cpu) {
     let peak = bounds::f32_gops(cpu);
     println!("weight-only in blocks of 32, {isa}: peak of one core {peak:.0} GFLOP/s");
     for weight_type in [WeightType::S8, WeightType::S4, WeightType::U4] {
-        for shape in WEIGHT_ONLY {
+        for shape in WEIGHT_ONLY.into_iter().filter(|&shape| !left_out(cpu, shape)) {
             let (bytes, mut run) = weight_only(cpu, weight_type, shape);
             let seconds = best_seconds(&mut run);
             let (rate, read) = (ops(shape) / seconds / 1e9, bytes as f64 / seconds / 1e9);
@@ -173,10 +178,18 @@ fn tables(cpu: Cpu) {
     }
 }
 
+/// Whether the filter of the command line, if any, names the ISA.
+fn chosen(isa: Isa) -> bool {
+    let mut filters = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).peekable();
+    filters.peek().is_none() || filters.any(|filter| filter.contains(isa.name()))
+}
+
 fn bench(c: &mut Criterion) {
     for isa in Cpu::available() {
         let cpu = Cpu::with_isa(isa).unwrap();
-        tables(cpu);
+        if chosen(isa) {
+            tables(cpu);
+        }
         let mut group = c.benchmark_group(format!("kernel/gemm-forms-{isa}"));
         group.sample_size(10);
         let shape @ (m, n, k) = (16, 1024, 1024);
@@ -246,38 +259,32 @@ mod bounds {
         black_box(acc);
     }
 
-    /// Bytes per second, in 10⁹, at which a buffer of `bytes` can be summed.
+    /// Bytes per second, in 10⁹, at which a buffer of `bytes` can be summed, in one stream or in four.
     pub(super) fn read_gbps(cpu: Cpu, bytes: usize) -> f64 {
         let buffer = vec![1u64; bytes / 8];
-        let seconds = best_seconds(|| {
-            let sum = match cpu.isa() {
+        let seconds = |streams: usize| {
+            best_seconds(|| match (cpu.isa(), streams) {
                 // SAFETY: a `Cpu` of this ISA proves its features.
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512Vnni => unsafe { x86::sum512(&buffer) },
+                (Isa::Avx512Vnni, 1) => unsafe { x86::sum512::<1>(&buffer) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => unsafe { x86::sum256(&buffer) },
-                _ => sum(&buffer),
-            };
-            black_box(sum);
-        });
+                (Isa::Avx512Vnni, _) => unsafe { x86::sum512::<4>(&buffer) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                (Isa::Avx2, 1) => unsafe { x86::sum256::<1>(&buffer) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                (Isa::Avx2, _) => unsafe { x86::sum256::<4>(&buffer) },
+                _ => _ = black_box(sum(&buffer)),
+            })
+        };
+        let seconds = seconds(1).min(seconds(4));
         (buffer.len() * 8) as f64 / seconds / 1e9
     }
 
-    /// Four streams, as the kernels read panels.
-    #[inline(always)]
     fn sum(buffer: &[u64]) -> u64 {
-        let quarter = buffer.len() / 4;
-        let parts: [&[u64]; 4] = std::array::from_fn(|i| &buffer[i * quarter..][..quarter]);
-        let mut sums = [[0u64; 8]; 4];
-        for i in 0..quarter / 8 {
-            for (sums, part) in sums.iter_mut().zip(parts) {
-                for (sum, value) in sums.iter_mut().zip(&part[i * 8..][..8]) {
-                    *sum = sum.wrapping_add(*value);
-                }
-            }
-        }
-        sums.as_flattened().iter().fold(0, |all, sum| all.wrapping_add(*sum))
+        buffer.iter().fold(0, |sum, value| sum.wrapping_add(*value))
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -319,18 +326,38 @@ mod bounds {
         chains!(fma512, "avx512f", zmm_reg, 24, _mm512_setzero_ps, "vfmadd231ps {0}, {1}, {2}");
         chains!(fma256, "avx2,fma", ymm_reg, 12, _mm256_setzero_ps, "vfmadd231ps {0}, {1}, {2}");
 
-        /// # Safety
-        /// AVX-512 F is supported.
-        #[target_feature(enable = "avx512f")]
-        pub(super) unsafe fn sum512(buffer: &[u64]) -> u64 {
-            super::sum(buffer)
+        /// The sum of a buffer's 64-byte lines, by eight chains in each of `STREAMS` parts of it.
+        macro_rules! sum {
+            ($name:ident, $features:literal, $v:ty, $zero:ident, $load:ident, $add:ident) => {
+                /// # Safety
+                /// The features are supported.
+                #[target_feature(enable = $features)]
+                pub(super) unsafe fn $name<const STREAMS: usize>(buffer: &[u64]) {
+                    const STEP: usize = 8 * size_of::<$v>() / 8;
+                    let part = buffer.len() / STREAMS;
+                    let mut sums = [[$zero(); 8]; STREAMS];
+                    for i in (0..part / STEP).map(|i| i * STEP) {
+                        for (stream, sums) in sums.iter_mut().enumerate() {
+                            let from = buffer[stream * part + i..][..STEP].as_ptr().cast::<$v>();
+                            for (j, sum) in sums.iter_mut().enumerate() {
+                                // SAFETY: `STEP` numbers are eight vectors.
+                                *sum = $add(*sum, unsafe { $load(from.add(j).cast()) });
+                            }
+                        }
+                    }
+                    black_box(sums);
+                }
+            };
         }
 
-        /// # Safety
-        /// AVX2 is supported.
-        #[target_feature(enable = "avx2")]
-        pub(super) unsafe fn sum256(buffer: &[u64]) -> u64 {
-            super::sum(buffer)
-        }
+        sum!(
+            sum512,
+            "avx512f",
+            __m512i,
+            _mm512_setzero_si512,
+            _mm512_loadu_si512,
+            _mm512_add_epi64
+        );
+        sum!(sum256, "avx2", __m256i, _mm256_setzero_si256, _mm256_loadu_si256, _mm256_add_epi64);
     }
 }

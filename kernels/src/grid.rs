@@ -8,7 +8,7 @@ use crate::{epilogue::NR, par::TASK_MACS};
 const ROW_STEP: usize = 24;
 
 /// Panels are cut at multiples of this, which every tile width divides.
-const PANEL_STEP: usize = 4;
+const PANEL_STEP: usize = 8;
 
 /// Bytes of A that a task goes over once per tile of columns: they should stay in L2 beside a panel.
 const A_BLOCK_BYTES: usize = 256 * 1024;

@@ -30,6 +30,7 @@ pub mod softmax;
 mod split;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod unroll;
 pub mod weight_only;
 
 pub use cpu::{Cpu, Isa, IsaError};

@@ -47,8 +47,8 @@ pub(super) trait Dot16 {
     unsafe fn splat(pair: i32) -> Self::Splat;
     /// `acc[j] += a[0]·b[j][0] + a[1]·b[j][1]`
     unsafe fn dot(acc: Self::Acc, a: Self::Splat, b: Self::B) -> Self::Acc;
-    /// Adds the 16 accumulators to the i64 at `sums`.
-    unsafe fn flush(acc: Self::Acc, sums: *mut i64);
+    /// `to = from + acc`, 16 values.
+    unsafe fn flush(acc: Self::Acc, from: *const i64, to: *mut i64);
     /// Calls [`Quant16::row`] under the ISA's target features.
     unsafe fn finish(quant: &Quant16, sums: &[i64], col: usize, c: &mut [i16]);
 }
@@ -117,18 +117,17 @@ pub(super) struct Block<'a> {
     pub(super) ldc: usize,
 }
 
+/// # Safety
+/// The tile's ISA is supported, the block is valid (see [`run_panels`]) with no more columns than the function has
+/// panels, and MR divides its rows.
+type Run = unsafe fn(&Block<'_>);
+
 /// The tile functions for one number of rows.
 #[derive(Debug)]
 pub(super) struct Tile {
     pub(super) mr: usize,
-    /// Panels of `wide`; `narrow` computes one.
-    pub(super) nv: usize,
-    /// # Safety
-    /// The tile's ISA is supported, the block is valid, with no more columns than panels, and MR divides its rows.
-    pub(super) wide: unsafe fn(&Block<'_>),
-    /// # Safety
-    /// As `wide`.
-    pub(super) narrow: unsafe fn(&Block<'_>),
+    /// Numbers of panels, falling down to 1, and their functions.
+    pub(super) widths: &'static [(usize, Run)],
 }
 
 /// The tiles of `cpu`, by falling MR down to 1.
@@ -157,21 +156,21 @@ pub(super) unsafe fn run_panels(tiles: &[Tile], block: &Block<'_>) {
             continue;
         }
         let mut col = 0;
-        while col < block.cols {
-            let fits = (block.cols - col).div_ceil(NR) >= tile.nv;
-            let (nv, run) = if fits { (tile.nv, tile.wide) } else { (1, tile.narrow) };
-            let part = Block {
-                a: block.a.wrapping_add(row * block.lda),
-                b: block.b.wrapping_add(col / NR * block.panel),
-                rows,
-                col: block.col + col,
-                cols: (block.cols - col).min(nv * NR),
-                c: block.c.wrapping_add(row * block.ldc + col),
-                ..*block
-            };
-            // SAFETY: a part of the block that the caller grants.
-            unsafe { run(&part) };
-            col += nv * NR;
+        for (nv, run) in tile.widths {
+            while (block.cols - col).div_ceil(NR) >= *nv {
+                let part = Block {
+                    a: block.a.wrapping_add(row * block.lda),
+                    b: block.b.wrapping_add(col / NR * block.panel),
+                    rows,
+                    col: block.col + col,
+                    cols: (block.cols - col).min(nv * NR),
+                    c: block.c.wrapping_add(row * block.ldc + col),
+                    ..*block
+                };
+                // SAFETY: a part of the block that the caller grants.
+                unsafe { run(&part) };
+                col += part.cols;
+            }
         }
         row += rows;
     }
@@ -180,7 +179,7 @@ pub(super) unsafe fn run_panels(tiles: &[Tile], block: &Block<'_>) {
 /// Computes a block, MR rows at a time.
 ///
 /// # Safety
-/// As [`Tile::wide`].
+/// As [`Run`].
 #[inline(always)]
 pub(super) unsafe fn run_block<D: Dot16, const MR: usize, const NV: usize>(block: &Block<'_>) {
     for row in (0..block.rows).step_by(MR) {
@@ -193,31 +192,28 @@ pub(super) unsafe fn run_block<D: Dot16, const MR: usize, const NV: usize>(block
 unsafe fn tile<D: Dot16, const MR: usize, const NV: usize>(block: &Block<'_>, row: usize) {
     let Block { lda, k, b, panel, quant, col, cols, ldc, .. } = *block;
     let mut sums = [[[0i64; NR]; NV]; MR];
-    for sums in &mut sums {
-        sums.as_flattened_mut().copy_from_slice(&quant.bias[col..col + NV * NR]);
-    }
-    // SAFETY: the tile's rows and columns lie in the block, whose pointers are valid (contract of `Tile::wide`); the
-    // features are the entry point's. Pairs are read where both values are inside of K.
+    // SAFETY: the tile's rows and columns lie in the block, whose pointers are valid (contract of `Run`); biases are
+    // padded to whole panels; the features are the entry point's. Pairs are read where both values are inside of K.
     unsafe {
         let a = block.a.add(row * lda);
-        for start in (0..k).step_by(KC) {
+        // Without any K, too, the sums are started.
+        for start in (0..k.max(1)).step_by(KC) {
             let len = (k - start).min(KC);
             let (a, b) = (a.add(start), b.add(start * NR));
             let mut acc = [[D::zero(); NV]; MR];
             for g in 0..len / KR {
-                step::<D, MR, NV, false>(
-                    &mut acc,
-                    (a.add(g * KR), lda),
-                    (b.add(g * NR * KR), panel),
-                );
+                let (a, b) = (a.add(g * KR), b.add(g * NR * KR));
+                step::<D, MR, NV, false>(&mut acc, (a, lda), (b, panel));
             }
             if !len.is_multiple_of(KR) {
                 let last = len - 1;
                 step::<D, MR, NV, true>(&mut acc, (a.add(last), lda), (b.add(last * NR), panel));
             }
             for (acc, sums) in acc.iter().zip(&mut sums) {
-                for (acc, sums) in acc.iter().zip(sums) {
-                    D::flush(*acc, sums.as_mut_ptr());
+                for (v, (acc, sums)) in acc.iter().zip(sums).enumerate() {
+                    let bias = quant.bias.as_ptr().add(col + v * NR);
+                    let from = if start == 0 { bias } else { sums.as_ptr() };
+                    D::flush(*acc, from, sums.as_mut_ptr());
                 }
             }
         }
@@ -262,20 +258,23 @@ unsafe fn step<D: Dot16, const MR: usize, const NV: usize, const LAST: bool>(
 
 /// A list of [`Tile`]s, each compiled under the given attribute.
 macro_rules! tiles16 {
-    ($name:ident, #[$attr:meta] $dot:ty, [$($mr:literal x $nv:literal),+]) => {
-        pub(super) static $name: &[$crate::gemm16::kernel::Tile] = &[$({
+    ($name:ident, #[$attr:meta] $dot:ty, [$($mr:literal x $widths:tt),+]) => {
+        pub(super) static $name: &[$crate::gemm16::kernel::Tile] = &[$(
+            $crate::gemm16::kernel::Tile {
+                mr: $mr,
+                widths: tiles16!(@widths #[$attr] $dot, $mr, $widths),
+            }
+        ),+];
+    };
+    (@widths #[$attr:meta] $dot:ty, $mr:literal, [$($nv:literal)+]) => {
+        &[$(($nv, {
             #[$attr]
-            unsafe fn wide(block: &$crate::gemm16::kernel::Block<'_>) {
-                // SAFETY: the caller keeps the contract of `Tile::wide`.
+            unsafe fn run(block: &$crate::gemm16::kernel::Block<'_>) {
+                // SAFETY: the caller keeps the contract of `Run`.
                 unsafe { $crate::gemm16::kernel::run_block::<$dot, $mr, $nv>(block) }
             }
-            #[$attr]
-            unsafe fn narrow(block: &$crate::gemm16::kernel::Block<'_>) {
-                // SAFETY: as above.
-                unsafe { $crate::gemm16::kernel::run_block::<$dot, $mr, 1>(block) }
-            }
-            $crate::gemm16::kernel::Tile { mr: $mr, nv: $nv, wide, narrow }
-        }),+];
+            run
+        })),+]
     };
 }
 pub(super) use tiles16;

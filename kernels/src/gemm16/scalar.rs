@@ -36,10 +36,12 @@ impl Dot16 for Scalar {
     }
 
     #[inline(always)]
-    unsafe fn flush(acc: Self::Acc, sums: *mut i64) {
-        // SAFETY: the caller grants 16 values.
-        let sums = unsafe { &mut *sums.cast::<[i64; NR]>() };
+    unsafe fn flush(acc: Self::Acc, from: *const i64, to: *mut i64) {
+        // SAFETY: the caller grants 16 values each.
+        let mut sums = unsafe { from.cast::<[i64; NR]>().read() };
         sums.iter_mut().zip(acc).for_each(|(sum, acc)| *sum += i64::from(acc));
+        // SAFETY: as above.
+        unsafe { to.cast::<[i64; NR]>().write(sums) }
     }
 
     #[inline(never)]
@@ -48,4 +50,4 @@ impl Dot16 for Scalar {
     }
 }
 
-tiles16!(SCALAR, #[inline(never)] Scalar, [2 x 1, 1 x 1]);
+tiles16!(SCALAR, #[inline(never)] Scalar, [2 x [1], 1 x [1]]);

@@ -1,7 +1,7 @@
 //! int16×int8 micro-kernels of x86: weights are widened on load, activations broadcast in place.
 //!
-//! AVX2: `vpmaddwd` and `vpaddd`, tile 6×16. AVX-512 VNNI: `vpdpwssd` (not the saturating `vpdpwssds`), tiles 12×32 and
-//! 4×64. No pair of products can wrap: only −2¹⁵·−2¹⁵ twice would, and weights are s8.
+//! AVX2: `vpmaddwd` and `vpaddd`, tile 6×16. AVX-512 VNNI: `vpdpwssd` (not the saturating `vpdpwssds`), tiles 12×32,
+//! 4×64 and 1×128. No pair of products can wrap: only −2¹⁵·−2¹⁵ twice would, and weights are s8.
 
 use std::arch::x86_64::*;
 
@@ -49,15 +49,15 @@ impl Dot16 for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn flush(acc: Self::Acc, sums: *mut i64) {
+    unsafe fn flush(acc: Self::Acc, from: *const i64, to: *mut i64) {
         // SAFETY: the caller grants 16 values and the features.
         unsafe {
             for (half, acc) in acc.into_iter().enumerate() {
                 let parts = [_mm256_castsi256_si128(acc), _mm256_extracti128_si256::<1>(acc)];
                 for (quarter, part) in parts.into_iter().enumerate() {
-                    let at = sums.add(half * 8 + quarter * 4).cast();
-                    let wide = _mm256_cvtepi32_epi64(part);
-                    _mm256_storeu_si256(at, _mm256_add_epi64(_mm256_loadu_si256(at), wide));
+                    let (at, wide) = (half * 8 + quarter * 4, _mm256_cvtepi32_epi64(part));
+                    let sum = _mm256_add_epi64(_mm256_loadu_si256(from.add(at).cast()), wide);
+                    _mm256_storeu_si256(to.add(at).cast(), sum);
                 }
             }
         }
@@ -106,14 +106,14 @@ impl Dot16 for Avx512Vnni {
     }
 
     #[inline(always)]
-    unsafe fn flush(acc: Self::Acc, sums: *mut i64) {
+    unsafe fn flush(acc: Self::Acc, from: *const i64, to: *mut i64) {
         // SAFETY: the caller grants 16 values and the features.
         unsafe {
             let parts = [_mm512_castsi512_si256(acc), _mm512_extracti64x4_epi64::<1>(acc)];
             for (half, part) in parts.into_iter().enumerate() {
-                let at = sums.add(half * 8).cast();
-                let wide = _mm512_cvtepi32_epi64(part);
-                _mm512_storeu_si512(at, _mm512_add_epi64(_mm512_loadu_si512(at), wide));
+                let (at, wide) = (half * 8, _mm512_cvtepi32_epi64(part));
+                let sum = _mm512_add_epi64(_mm512_loadu_si512(from.add(at).cast()), wide);
+                _mm512_storeu_si512(to.add(at).cast(), sum);
             }
         }
     }
@@ -129,8 +129,8 @@ impl Dot16 for Avx512Vnni {
     }
 }
 
-tiles16!(AVX2, #[target_feature(enable = "avx2,fma")] Avx2, [6 x 1, 4 x 1, 2 x 1, 1 x 1]);
+tiles16!(AVX2, #[target_feature(enable = "avx2,fma")] Avx2, [6 x [1], 4 x [1], 2 x [2 1], 1 x [4 2 1]]);
 tiles16!(
     AVX512_VNNI, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")] Avx512Vnni,
-    [12 x 2, 4 x 4, 2 x 4, 1 x 4]
+    [12 x [2 1], 4 x [4 1], 2 x [4 1], 1 x [8 4 2 1]]
 );

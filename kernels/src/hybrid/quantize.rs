@@ -37,7 +37,16 @@ fn greatest<const N: usize>(x: &[f32], f: impl Fn(f32) -> [f32; N]) -> [f32; N] 
             }
         }
     }
-    let mut all = best.map(|best| best.into_iter().fold(0.0, |all, v| above(v, all)));
+    let mut width = LANES;
+    while width > 1 {
+        width /= 2;
+        for best in &mut best {
+            for i in 0..width {
+                best[i] = above(best[i + width], best[i]);
+            }
+        }
+    }
+    let mut all = best.map(|best| best[0]);
     for &x in rest {
         let v = f(x);
         for j in 0..N {

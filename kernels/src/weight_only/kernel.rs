@@ -12,11 +12,12 @@
 //! ```
 //! One row is bound by the bandwidth of the weights, many rows by the multiply-adds: decoding takes other ports.
 
-use super::pack::{Layout, WORD};
+use super::pack::{Layout, WORD, WORD_BYTES};
 use crate::{
     Cpu,
     epilogue::NR,
     multiversion::{Tier, tier},
+    unroll::unrolled,
 };
 
 /// The vector operations of one ISA on the 16 columns of a panel.
@@ -44,6 +45,8 @@ pub(super) trait Columns {
     unsafe fn load_s8(codes: *const i8) -> Self::V;
     /// Loads 16 words, 64 bytes.
     unsafe fn load_words(words: *const i8) -> Self::Words;
+    /// Words that are not read.
+    unsafe fn no_words() -> Self::Words;
     /// The next code of every word, from the top.
     unsafe fn next(words: &mut Self::Words) -> Self::V;
 }
@@ -71,30 +74,24 @@ pub(super) struct Block<'a> {
 /// panels, and MR divides its rows.
 type Run = unsafe fn(&Block<'_>);
 
-/// The tile functions for one number of rows, by [`format`].
+/// The tile functions for one number of rows, without and with zero points.
 #[derive(Debug)]
 pub(super) struct Tile {
     pub(super) mr: usize,
-    /// Panels of `wide`; `narrow` computes one.
-    pub(super) nv: usize,
-    pub(super) wide: [Run; 4],
-    pub(super) narrow: [Run; 4],
+    /// Numbers of panels, falling down to 1, and their functions.
+    pub(super) widths: &'static [(usize, [Run; 2])],
 }
 
-/// Which of a tile's functions reads a layout.
-fn format(layout: &Layout) -> usize {
-    usize::from(layout.four_bits) * 2 + usize::from(layout.zeros)
-}
-
-/// The tiles of `cpu`, by falling MR down to 1.
-pub(super) fn tiles(cpu: Cpu) -> &'static [Tile] {
-    match tier(cpu) {
+/// The tiles of `cpu` for s8 or 4-bit weights, by falling MR down to 1.
+pub(super) fn tiles(cpu: Cpu, four_bits: bool) -> &'static [Tile] {
+    let tiles = match tier(cpu) {
         #[cfg(target_arch = "x86_64")]
-        Tier::Avx512 => super::x86::AVX512,
+        Tier::Avx512 => [super::x86::AVX512_S8, super::x86::AVX512_S4],
         #[cfg(target_arch = "x86_64")]
-        Tier::Avx2 => super::x86::AVX2,
-        Tier::Baseline => super::scalar::SCALAR,
-    }
+        Tier::Avx2 => [super::x86::AVX2_S8, super::x86::AVX2_S4],
+        Tier::Baseline => [super::scalar::S8, super::scalar::S4],
+    };
+    tiles[usize::from(four_bits)]
 }
 
 /// Computes all rows and columns of a block.
@@ -104,7 +101,7 @@ pub(super) fn tiles(cpu: Cpu) -> &'static [Tile] {
 /// - x has `rows` rows of K readable values, `ldx` apart; `b` and `bias` have a panel for each 16 columns.
 /// - y's `rows` × `cols` values may be written, and nobody else reads or writes them.
 pub(super) unsafe fn run_panels(tiles: &[Tile], block: &Block<'_>) {
-    let (format, panel) = (format(block.layout), block.layout.panel_bytes());
+    let (format, panel) = (usize::from(block.layout.zeros), block.layout.panel_bytes());
     let mut row = 0;
     for tile in tiles {
         let rows = (block.rows - row) / tile.mr * tile.mr;
@@ -112,21 +109,21 @@ pub(super) unsafe fn run_panels(tiles: &[Tile], block: &Block<'_>) {
             continue;
         }
         let mut col = 0;
-        while col < block.cols {
-            let fits = (block.cols - col).div_ceil(NR) >= tile.nv;
-            let (nv, run) = if fits { (tile.nv, tile.wide) } else { (1, tile.narrow) };
-            let part = Block {
-                x: block.x.wrapping_add(row * block.ldx),
-                b: block.b.wrapping_add(col / NR * panel),
-                bias: block.bias.wrapping_add(col),
-                rows,
-                cols: (block.cols - col).min(nv * NR),
-                y: block.y.wrapping_add(row * block.ldy + col),
-                ..*block
-            };
-            // SAFETY: a part of the block that the caller grants.
-            unsafe { run[format](&part) };
-            col += nv * NR;
+        for (nv, run) in tile.widths {
+            while (block.cols - col).div_ceil(NR) >= *nv {
+                let part = Block {
+                    x: block.x.wrapping_add(row * block.ldx),
+                    b: block.b.wrapping_add(col / NR * panel),
+                    bias: block.bias.wrapping_add(col),
+                    rows,
+                    cols: (block.cols - col).min(nv * NR),
+                    y: block.y.wrapping_add(row * block.ldy + col),
+                    ..*block
+                };
+                // SAFETY: a part of the block that the caller grants.
+                unsafe { run[format](&part) };
+                col += part.cols;
+            }
         }
         row += rows;
     }
@@ -187,29 +184,20 @@ unsafe fn tile<
                 }
             }
             let mut p = [[C::splat(0.0); NV]; MR];
-            if FOUR_BITS {
-                for k in (0..depth).step_by(WORD) {
-                    let mut words = [C::load_words(codes.add(k * NR / 2)); NV];
-                    for (v, words) in words.iter_mut().enumerate().skip(1) {
-                        *words = C::load_words(codes.add(v * panel + k * NR / 2));
-                    }
-                    for k in k..(k + WORD).min(depth) {
-                        let mut w = zeros;
-                        for (w, words) in w.iter_mut().zip(&mut words) {
-                            let code = C::next(words);
-                            *w = if ZEROS { C::sub(code, *w) } else { code };
-                        }
-                        step::<C, MR, NV>(&mut p, (x.add(k), ldx), &w);
-                    }
-                }
-            } else {
-                for k in 0..depth {
-                    let mut w = zeros;
-                    for (v, w) in w.iter_mut().enumerate() {
-                        let code = C::load_s8(codes.add(v * panel + k * NR));
-                        *w = if ZEROS { C::sub(code, *w) } else { code };
-                    }
-                    step::<C, MR, NV>(&mut p, (x.add(k), ldx), &w);
+            // LLVM spills larger tiles when they are unrolled, and s8 rows gain nothing by it.
+            let unroll = FOUR_BITS && MR * NV <= 16;
+            let unrolled = if unroll { depth / WORD * WORD } else { 0 };
+            for k in (0..unrolled).step_by(WORD) {
+                let mut w = Weights::<C, FOUR_BITS, ZEROS, NV>::new(codes, panel, k);
+                unrolled!(i in [0 1 2 3 4 5 6 7] {
+                    step::<C, MR, NV>(&mut p, (x.add(k + i), ldx), &w.next(&zeros));
+                });
+            }
+            let group = if FOUR_BITS { WORD } else { 1 };
+            for k in (unrolled..depth).step_by(group) {
+                let mut w = Weights::<C, FOUR_BITS, ZEROS, NV>::new(codes, panel, k);
+                for k in k..(k + group).min(depth) {
+                    step::<C, MR, NV>(&mut p, (x.add(k), ldx), &w.next(&zeros));
                 }
             }
             for (v, scale) in (0..NV).map(|v| (v, record.add(v * panel).cast())) {
@@ -235,6 +223,59 @@ unsafe fn tile<
     }
 }
 
+/// The weights of one k if s8, of the eight k of a word if 4-bit.
+struct Weights<C: Columns, const FOUR_BITS: bool, const ZEROS: bool, const NV: usize> {
+    codes: *const i8,
+    panel: usize,
+    words: [C::Words; NV],
+}
+
+impl<C: Columns, const FOUR_BITS: bool, const ZEROS: bool, const NV: usize>
+    Weights<C, FOUR_BITS, ZEROS, NV>
+{
+    /// From the `k`th of a block on.
+    ///
+    /// # Safety
+    /// The features of `C` are supported; `codes` are those of a block that has the `k`th, in NV panels.
+    #[inline(always)]
+    unsafe fn new(codes: *const i8, panel: usize, k: usize) -> Self {
+        // SAFETY: a block's 4-bit codes are whole words, one of which holds the `k`th (contract).
+        unsafe {
+            if FOUR_BITS {
+                let codes = codes.add(k / WORD * WORD_BYTES);
+                let mut words = [C::load_words(codes); NV];
+                for (v, words) in words.iter_mut().enumerate().skip(1) {
+                    *words = C::load_words(codes.add(v * panel));
+                }
+                Self { codes, panel, words }
+            } else {
+                Self { codes: codes.add(k * NR), panel, words: [C::no_words(); NV] }
+            }
+        }
+    }
+
+    /// The weights of the next k.
+    ///
+    /// # Safety
+    /// The features of `C` are supported, and the block has that k.
+    #[inline(always)]
+    unsafe fn next(&mut self, zeros: &[C::V; NV]) -> [C::V; NV] {
+        let mut w = *zeros;
+        for (v, (w, words)) in w.iter_mut().zip(&mut self.words).enumerate() {
+            // SAFETY: the caller's contract.
+            unsafe {
+                let code = if FOUR_BITS {
+                    C::next(words)
+                } else {
+                    C::load_s8(self.codes.add(v * self.panel))
+                };
+                *w = if ZEROS { C::sub(code, *w) } else { code };
+            }
+        }
+        w
+    }
+}
+
 /// One k: `p[r][v] += x[r]·w[v]`.
 ///
 /// # Safety
@@ -256,25 +297,21 @@ unsafe fn step<C: Columns, const MR: usize, const NV: usize>(
     }
 }
 
-/// A list of [`Tile`]s, each compiled under the given attribute.
+/// A list of [`Tile`]s for weights of four bits or eight, each compiled under the given attribute.
 macro_rules! weight_only_tiles {
-    ($name:ident, #[$attr:meta] $columns:ty, [$($mr:literal x $nv:literal),+]) => {
+    ($name:ident, #[$attr:meta] $columns:ty, $four_bits:literal, [$($mr:literal x $widths:tt),+]) => {
         pub(super) static $name: &[$crate::weight_only::kernel::Tile] = &[$(
             $crate::weight_only::kernel::Tile {
                 mr: $mr,
-                nv: $nv,
-                wide: weight_only_tiles!(@formats #[$attr] $columns, $mr, $nv),
-                narrow: weight_only_tiles!(@formats #[$attr] $columns, $mr, 1),
+                widths: weight_only_tiles!(@widths #[$attr] $columns, $four_bits, $mr, $widths),
             }
         ),+];
     };
-    (@formats #[$attr:meta] $columns:ty, $mr:literal, $nv:literal) => {
-        [
-            weight_only_tiles!(@run #[$attr] $columns, false, false, $mr, $nv),
-            weight_only_tiles!(@run #[$attr] $columns, false, true, $mr, $nv),
-            weight_only_tiles!(@run #[$attr] $columns, true, false, $mr, $nv),
-            weight_only_tiles!(@run #[$attr] $columns, true, true, $mr, $nv),
-        ]
+    (@widths #[$attr:meta] $columns:ty, $four_bits:literal, $mr:literal, [$($nv:literal)+]) => {
+        &[$(($nv, [
+            weight_only_tiles!(@run #[$attr] $columns, $four_bits, false, $mr, $nv),
+            weight_only_tiles!(@run #[$attr] $columns, $four_bits, true, $mr, $nv),
+        ])),+]
     };
     (@run #[$attr:meta] $columns:ty, $four_bits:literal, $zeros:literal, $mr:literal, $nv:literal) => {{
         #[$attr]

@@ -69,7 +69,8 @@ impl WeightOnlyGemm {
         let n = packed.n();
         let bias = if bias.is_empty() { vec![0.0; n] } else { bias.to_vec() };
         check_len("bias", bias.len(), n)?;
-        Ok(Self { tiles: kernel::tiles(cpu), bias: per_column("bias", &bias, n, 0.0)?, packed })
+        let tiles = kernel::tiles(cpu, packed.layout().four_bits);
+        Ok(Self { tiles, bias: per_column("bias", &bias, n, 0.0)?, packed })
     }
 
     /// The weights.

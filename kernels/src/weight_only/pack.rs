@@ -26,6 +26,9 @@ use crate::{
 /// Values of K in one word of 4-bit codes.
 pub(super) const WORD: usize = 8;
 
+/// Bytes of the words of a panel's columns.
+pub(super) const WORD_BYTES: usize = NR * size_of::<u32>();
+
 /// How weights are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WeightType {
@@ -96,7 +99,7 @@ impl Layout {
     /// Bytes of the record of a block of `depth` values of K.
     pub(super) fn record(&self, depth: usize) -> usize {
         let codes = if self.four_bits {
-            depth.div_ceil(WORD) * NR * size_of::<u32>()
+            depth.div_ceil(WORD) * WORD_BYTES
         } else {
             (depth * NR).next_multiple_of(ALIGN)
         };

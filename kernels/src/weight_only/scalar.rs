@@ -53,6 +53,11 @@ impl Columns for Scalar {
     }
 
     #[inline(always)]
+    unsafe fn no_words() -> Self::Words {
+        [0; NR]
+    }
+
+    #[inline(always)]
     unsafe fn next(words: &mut Self::Words) -> Self::V {
         let codes = words.map(|word| (word >> 28) as f32);
         words.iter_mut().for_each(|word| *word <<= 4);
@@ -60,4 +65,5 @@ impl Columns for Scalar {
     }
 }
 
-weight_only_tiles!(SCALAR, #[inline(never)] Scalar, [2 x 1, 1 x 1]);
+weight_only_tiles!(S8, #[inline(never)] Scalar, false, [2 x [1], 1 x [1]]);
+weight_only_tiles!(S4, #[inline(never)] Scalar, true, [2 x [1], 1 x [1]]);

@@ -1,4 +1,4 @@
-//! Weight-only micro-kernels of x86. AVX2: tile 6×16, codes by shifts. AVX-512: tiles 12×32 and 4×64, 4-bit codes by
+//! Weight-only micro-kernels of x86. AVX2: tiles 6×16 and 4×16, codes by shifts. AVX-512: tiles 12×32, 4×64 and 1×128, 4-bit codes by
 //! `vpermps`, which looks the low four bits of each word up in a table of the sixteen values.
 
 use std::arch::x86_64::*;
@@ -59,6 +59,12 @@ impl Columns for Avx2 {
     unsafe fn load_words(words: *const i8) -> Self::Words {
         // SAFETY: the caller grants 64 bytes and the features.
         unsafe { [_mm256_loadu_si256(words.cast()), _mm256_loadu_si256(words.add(32).cast())] }
+    }
+
+    #[inline(always)]
+    unsafe fn no_words() -> Self::Words {
+        // SAFETY: the caller grants the features.
+        unsafe { [_mm256_setzero_si256(); 2] }
     }
 
     #[inline(always)]
@@ -124,6 +130,12 @@ impl Columns for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn no_words() -> Self::Words {
+        // SAFETY: the caller grants the features.
+        unsafe { _mm512_setzero_si512() }
+    }
+
+    #[inline(always)]
     unsafe fn next(words: &mut Self::Words) -> Self::V {
         // SAFETY: the caller grants the features.
         unsafe {
@@ -137,8 +149,17 @@ impl Columns for Avx512 {
     }
 }
 
-weight_only_tiles!(AVX2, #[target_feature(enable = "avx2,fma")] Avx2, [6 x 1, 4 x 1, 2 x 1, 1 x 2]);
 weight_only_tiles!(
-    AVX512, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")] Avx512,
-    [12 x 2, 4 x 4, 3 x 4, 2 x 4, 1 x 4]
+    AVX2_S8, #[target_feature(enable = "avx2,fma")] Avx2, false, [6 x [1], 4 x [1], 2 x [2 1], 1 x [4 2 1]]
+);
+weight_only_tiles!(
+    AVX2_S4, #[target_feature(enable = "avx2,fma")] Avx2, true, [4 x [1], 2 x [2 1], 1 x [2 1]]
+);
+weight_only_tiles!(
+    AVX512_S8, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")] Avx512, false,
+    [12 x [2 1], 4 x [4 1], 3 x [4 1], 2 x [4 1], 1 x [8 4 2 1]]
+);
+weight_only_tiles!(
+    AVX512_S4, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")] Avx512, true,
+    [4 x [4 1], 3 x [4 1], 2 x [4 1], 1 x [8 4 2 1]]
 );
