@@ -1,7 +1,7 @@
 //! int16×int8 micro-kernels of x86: weights are widened on load, activations broadcast in place.
 //!
-//! AVX2: `vpmaddwd` and `vpaddd`, tile 6×16. AVX-512 VNNI: `vpdpwssd` (not the saturating `vpdpwssds`), tiles 12×32,
-//! 4×64 and 1×128. No pair of products can wrap: only −2¹⁵·−2¹⁵ twice would, and weights are s8.
+//! AVX2: `vpmaddwd` and `vpaddd`, tile 6×16. AVX-512 VNNI: `vpdpwssd` (not the saturating `vpdpwssds`), tiles 6×64
+//! and 1×128. No pair of products can wrap: only −2¹⁵·−2¹⁵ twice would, and weights are s8.
 
 use std::arch::x86_64::*;
 
@@ -132,5 +132,5 @@ impl Dot16 for Avx512Vnni {
 tiles16!(AVX2, #[target_feature(enable = "avx2,fma")] Avx2, [6 x [1], 4 x [1], 2 x [2 1], 1 x [4 2 1]]);
 tiles16!(
     AVX512_VNNI, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")] Avx512Vnni,
-    [12 x [2 1], 4 x [4 1], 2 x [4 1], 1 x [8 4 2 1]]
+    [6 x [4 2 1], 4 x [4 1], 2 x [4 1], 1 x [8 4 2 1]]
 );

@@ -16,9 +16,13 @@ use super::pack::{Layout, WORD, WORD_BYTES};
 use crate::{
     Cpu,
     epilogue::NR,
+    gemm::pack::ALIGN,
     multiversion::{Tier, tier},
     unroll::unrolled,
 };
+
+/// How many bytes of a panel small tiles are ahead of themselves: hides the latency of memory.
+const PREFETCH: usize = 1024;
 
 /// The vector operations of one ISA on the 16 columns of a panel.
 ///
@@ -41,6 +45,8 @@ pub(super) trait Columns {
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// `a − b`
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
+    /// Asks for the cache line of any address, without reading it.
+    unsafe fn prefetch(at: *const i8);
     /// Loads 16 s8 codes.
     unsafe fn load_s8(codes: *const i8) -> Self::V;
     /// Loads 16 words, 64 bytes.
@@ -184,17 +190,21 @@ unsafe fn tile<
                 }
             }
             let mut p = [[C::splat(0.0); NV]; MR];
-            // LLVM spills larger tiles when they are unrolled, and s8 rows gain nothing by it.
-            let unroll = FOUR_BITS && MR * NV <= 16;
-            let unrolled = if unroll { depth / WORD * WORD } else { 0 };
-            for k in (0..unrolled).step_by(WORD) {
+            // Small tiles take a line of codes per panel at a time and wait for memory; LLVM spills larger ones when
+            // they are unrolled, and their codes are in the cache.
+            let line = if FOUR_BITS { WORD } else { ALIGN / NR };
+            let lines = if MR * NV <= 16 { depth / line * line } else { 0 };
+            for k in (0..lines).step_by(line) {
                 let mut w = Weights::<C, FOUR_BITS, ZEROS, NV>::new(codes, panel, k);
+                w.prefetch();
                 unrolled!(i in [0 1 2 3 4 5 6 7] {
-                    step::<C, MR, NV>(&mut p, (x.add(k + i), ldx), &w.next(&zeros));
+                    if i < line {
+                        step::<C, MR, NV>(&mut p, (x.add(k + i), ldx), &w.next(&zeros));
+                    }
                 });
             }
             let group = if FOUR_BITS { WORD } else { 1 };
-            for k in (unrolled..depth).step_by(group) {
+            for k in (lines..depth).step_by(group) {
                 let mut w = Weights::<C, FOUR_BITS, ZEROS, NV>::new(codes, panel, k);
                 for k in k..(k + group).min(depth) {
                     step::<C, MR, NV>(&mut p, (x.add(k), ldx), &w.next(&zeros));
@@ -223,7 +233,7 @@ unsafe fn tile<
     }
 }
 
-/// The weights of one k if s8, of the eight k of a word if 4-bit.
+/// The next weights of a block: as many as are wanted if s8, those of a word if 4-bit.
 struct Weights<C: Columns, const FOUR_BITS: bool, const ZEROS: bool, const NV: usize> {
     codes: *const i8,
     panel: usize,
@@ -272,7 +282,22 @@ impl<C: Columns, const FOUR_BITS: bool, const ZEROS: bool, const NV: usize>
                 *w = if ZEROS { C::sub(code, *w) } else { code };
             }
         }
+        if !FOUR_BITS {
+            self.codes = self.codes.wrapping_add(NR);
+        }
         w
+    }
+
+    /// Asks for codes that will soon be wanted.
+    ///
+    /// # Safety
+    /// The features of `C` are supported.
+    #[inline(always)]
+    unsafe fn prefetch(&self) {
+        for v in 0..NV {
+            // SAFETY: the caller's contract.
+            unsafe { C::prefetch(self.codes.wrapping_add(v * self.panel + PREFETCH)) }
+        }
     }
 }
 

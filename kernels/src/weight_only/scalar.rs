@@ -41,6 +41,9 @@ impl Columns for Scalar {
     }
 
     #[inline(always)]
+    unsafe fn prefetch(_: *const i8) {}
+
+    #[inline(always)]
     unsafe fn load_s8(codes: *const i8) -> Self::V {
         // SAFETY: the caller grants 16 bytes.
         unsafe { codes.cast::<[i8; NR]>().read() }.map(f32::from)

@@ -45,6 +45,12 @@ impl Columns for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn prefetch(at: *const i8) {
+        // SAFETY: a prefetch of any address is allowed.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at) }
+    }
+
+    #[inline(always)]
     unsafe fn load_s8(codes: *const i8) -> Self::V {
         // SAFETY: the caller grants 16 bytes and the features.
         unsafe {
@@ -115,6 +121,12 @@ impl Columns for Avx512 {
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V {
         // SAFETY: the caller grants the features.
         unsafe { _mm512_sub_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn prefetch(at: *const i8) {
+        // SAFETY: a prefetch of any address is allowed.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at) }
     }
 
     #[inline(always)]
