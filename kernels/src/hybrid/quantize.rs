@@ -77,7 +77,7 @@ fn symmetric_body(x: &[f32], codes: &mut [u8], flip: u8) -> Row {
     }
     let inverse = 127.0 / range;
     for (code, &x) in codes.iter_mut().zip(x) {
-        *code = round_half_away(clamp(x * inverse, -127.0, 127.0)) as u8 ^ flip;
+        *code = symmetric_code(x * inverse) as u8 ^ flip;
     }
     Row { scale: range / 127.0, zero: 0 }
 }
@@ -91,12 +91,14 @@ fn asymmetric_body(x: &[f32], codes: &mut [u8], flip: u8, row: Row) {
     }
 }
 
-/// `round(v)`, halves away from zero, for |v| < 2²²: half to even, put right where that went towards zero.
+/// `clamp(round(v), −127, 127)`, halves away from zero; NaN gives −127.
 #[inline(always)]
-fn round_half_away(v: f32) -> i32 {
-    let even = rne(v);
-    let left = v - even as f32;
-    even + i32::from(left == 0.5 && v > 0.0) - i32::from(left == -0.5 && v < 0.0)
+fn symmetric_code(v: f32) -> i32 {
+    let v = clamp(v, -127.0, 127.0);
+    // The largest float below ½: where v is a half, the sum is rounded up to the integer, and nowhere else.
+    let v = v + 0.499_999_97f32.copysign(v);
+    // SAFETY: `clamp` leaves neither NaN nor anything beyond ±127.
+    unsafe { v.to_int_unchecked() }
 }
 
 #[cfg(test)]
@@ -105,13 +107,18 @@ mod tests {
 
     #[test]
     fn halves_round_away_from_zero() {
-        for i in -2000..=2000 {
-            let v = i as f32 / 8.0;
-            assert_eq!(round_half_away(v), v.round() as i32, "{v}");
+        let rounded = |v: f32| v.round().clamp(-127.0, 127.0) as i32;
+        for i in -300..=300 {
+            // A half, and its neighbours.
+            let half = i as f32 / 2.0;
+            for v in [half, half.next_up(), half.next_down()] {
+                assert_eq!(symmetric_code(v), rounded(v), "{v}");
+            }
         }
-        for v in [0.499_999_97, -0.499_999_97, 126.499_99, f32::MIN_POSITIVE] {
-            assert_eq!(round_half_away(v), v.round() as i32, "{v}");
+        for v in [f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN_POSITIVE] {
+            assert_eq!(symmetric_code(v), rounded(v), "{v}");
         }
+        assert_eq!(symmetric_code(f32::NAN), -127);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::{
     unroll::unrolled,
 };
 
-/// How many bytes of a panel small tiles are ahead of themselves: hides the latency of memory.
+/// How many bytes of a panel prefetches are ahead: hides the latency of memory.
 const PREFETCH: usize = 1024;
 
 /// The vector operations of one ISA on the 16 columns of a panel.
@@ -30,6 +30,8 @@ const PREFETCH: usize = 1024;
 /// Every method requires that the ISA's target features are supported; pointers must be valid for what is said.
 /// Methods are `#[inline(always)]` and take the features of the entry point they end up in.
 pub(super) trait Columns {
+    /// The largest tile, in rows times panels, whose steps are unrolled: for s8 and for 4-bit codes.
+    const UNROLL: [usize; 2];
     /// 16 f32.
     type V: Copy;
     /// 16 words of 4-bit codes.
@@ -190,10 +192,10 @@ unsafe fn tile<
                 }
             }
             let mut p = [[C::splat(0.0); NV]; MR];
-            // Small tiles take a line of codes per panel at a time and wait for memory; LLVM spills larger ones when
-            // they are unrolled, and their codes are in the cache.
+            // Small tiles take a line of codes per panel at a time; LLVM spills larger ones when they are unrolled.
             let line = if FOUR_BITS { WORD } else { ALIGN / NR };
-            let lines = if MR * NV <= 16 { depth / line * line } else { 0 };
+            let lines =
+                if MR * NV <= C::UNROLL[usize::from(FOUR_BITS)] { depth / line * line } else { 0 };
             for k in (0..lines).step_by(line) {
                 let mut w = Weights::<C, FOUR_BITS, ZEROS, NV>::new(codes, panel, k);
                 w.prefetch();
@@ -206,6 +208,9 @@ unsafe fn tile<
             let group = if FOUR_BITS { WORD } else { 1 };
             for k in (lines..depth).step_by(group) {
                 let mut w = Weights::<C, FOUR_BITS, ZEROS, NV>::new(codes, panel, k);
+                if FOUR_BITS {
+                    w.prefetch();
+                }
                 for k in k..(k + group).min(depth) {
                     step::<C, MR, NV>(&mut p, (x.add(k), ldx), &w.next(&zeros));
                 }

@@ -8,6 +8,7 @@ use crate::epilogue::NR;
 pub(super) struct Scalar;
 
 impl Columns for Scalar {
+    const UNROLL: [usize; 2] = [1, 1];
     type V = [f32; NR];
     type Words = [i32; NR];
 

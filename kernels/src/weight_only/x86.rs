@@ -8,6 +8,7 @@ use super::kernel::{Columns, weight_only_tiles};
 pub(super) struct Avx2;
 
 impl Columns for Avx2 {
+    const UNROLL: [usize; 2] = [16, 2];
     type V = [__m256; 2];
     type Words = [__m256i; 2];
 
@@ -90,6 +91,7 @@ impl Columns for Avx2 {
 pub(super) struct Avx512;
 
 impl Columns for Avx512 {
+    const UNROLL: [usize; 2] = [16, 16];
     type V = __m512;
     type Words = __m512i;
 
@@ -162,10 +164,10 @@ impl Columns for Avx512 {
 }
 
 weight_only_tiles!(
-    AVX2_S8, #[target_feature(enable = "avx2,fma")] Avx2, false, [6 x [1], 4 x [1], 2 x [2 1], 1 x [4 2 1]]
+    AVX2_S8, #[target_feature(enable = "avx2,fma")] Avx2, false, [6 x [1], 4 x [1], 3 x [1], 2 x [2 1], 1 x [4 2 1]]
 );
 weight_only_tiles!(
-    AVX2_S4, #[target_feature(enable = "avx2,fma")] Avx2, true, [4 x [1], 2 x [2 1], 1 x [2 1]]
+    AVX2_S4, #[target_feature(enable = "avx2,fma")] Avx2, true, [4 x [1], 3 x [1], 2 x [1], 1 x [2 1]]
 );
 weight_only_tiles!(
     AVX512_S8, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")] Avx512, false,
