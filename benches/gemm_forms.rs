@@ -40,8 +40,8 @@ const SHAPES: [Shape; 7] = [
     (196, 512, 4608),
 ];
 
-/// (M, N, K) of weight-only products: a projection of a language model for 1 … 4 tokens and for a prompt, and one whose
-/// s8 weights leave the last cache.
+/// (M, N, K) of weight-only products: a projection of a language model for 1 … 4 tokens and for a prompt, and one
+/// whose s8 weights leave the last cache.
 const WEIGHT_ONLY: [Shape; 9] = [
     (1, 4096, 4096),
     (2, 4096, 4096),
@@ -226,7 +226,7 @@ mod bounds {
     pub(super) fn int16_gops(cpu: Cpu) -> f64 {
         match cpu.isa() {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni => {
+            Isa::Avx512Vnni | Isa::Amx => {
                 // SAFETY: a `Cpu` of this ISA proves its features.
                 let seconds = best_seconds(|| unsafe { x86::dpwssd(ROUNDS) });
                 (24 * 32 * 2 * ROUNDS) as f64 / seconds / 1e9
@@ -235,15 +235,26 @@ mod bounds {
         }
     }
 
+    /// Bytes of a vector register of `cpu`, where there are loops for it here.
+    fn width(cpu: Cpu) -> usize {
+        match cpu.isa() {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bw | Isa::Avx512Vnni | Isa::Amx => 64,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 | Isa::AvxVnni => 32,
+            _ => 0,
+        }
+    }
+
     /// f32 fused multiply-adds.
     pub(super) fn f32_gops(cpu: Cpu) -> f64 {
-        let (lanes, seconds) = match cpu.isa() {
-            // SAFETY: a `Cpu` of this ISA proves its features.
+        let (lanes, seconds) = match width(cpu) {
+            // SAFETY: a `Cpu` of an ISA with such registers proves its features.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni => (24 * 16, best_seconds(|| unsafe { x86::fma512(ROUNDS) })),
+            64 => (24 * 16, best_seconds(|| unsafe { x86::fma512(ROUNDS) })),
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => (12 * 8, best_seconds(|| unsafe { x86::fma256(ROUNDS) })),
+            32 => (12 * 8, best_seconds(|| unsafe { x86::fma256(ROUNDS) })),
             _ => (8, best_seconds(|| scalar(ROUNDS))),
         };
         (lanes * 2 * ROUNDS) as f64 / seconds / 1e9
@@ -263,19 +274,19 @@ mod bounds {
     pub(super) fn read_gbps(cpu: Cpu, bytes: usize) -> f64 {
         let buffer = vec![1u64; bytes / 8];
         let seconds = |streams: usize| {
-            best_seconds(|| match (cpu.isa(), streams) {
-                // SAFETY: a `Cpu` of this ISA proves its features.
+            best_seconds(|| match (width(cpu), streams) {
+                // SAFETY: a `Cpu` of an ISA with such registers proves its features.
                 #[cfg(target_arch = "x86_64")]
-                (Isa::Avx512Vnni, 1) => unsafe { x86::sum512::<1>(&buffer) },
+                (64, 1) => unsafe { x86::sum512::<1>(&buffer) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                (Isa::Avx512Vnni, _) => unsafe { x86::sum512::<4>(&buffer) },
+                (64, _) => unsafe { x86::sum512::<4>(&buffer) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                (Isa::Avx2, 1) => unsafe { x86::sum256::<1>(&buffer) },
+                (32, 1) => unsafe { x86::sum256::<1>(&buffer) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                (Isa::Avx2, _) => unsafe { x86::sum256::<4>(&buffer) },
+                (32, _) => unsafe { x86::sum256::<4>(&buffer) },
                 _ => _ = black_box(sum(&buffer)),
             })
         };

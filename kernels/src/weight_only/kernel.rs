@@ -10,7 +10,7 @@
 //!       for each row r:   x = broadcast;  p[r][v] = fma(x, w[v], p[r][v])
 //!     y[r][v] = fma(p[r][v], scale[v], y[r][v])
 //! ```
-//! One row is bound by the bandwidth of the weights, many rows by the multiply-adds: decoding takes other ports.
+//! One row is bound by the bandwidth of memory or by decoding, many rows by the multiply-adds.
 
 use super::pack::{Layout, WORD, WORD_BYTES};
 use crate::{

@@ -1,4 +1,6 @@
-//! Weight-only micro-kernels of x86. AVX2: tiles 6×16 and 4×16, codes by shifts. AVX-512: tiles 12×32, 4×64 and 1×128, 4-bit codes by
+//! Weight-only micro-kernels of x86.
+//!
+//! AVX2: tiles 6×16 (s8) and 4×16 (4-bit), codes by shifts. AVX-512: tiles 12×32 (s8), 4×64 and 1×128, 4-bit codes by
 //! `vpermps`, which looks the low four bits of each word up in a table of the sixteen values.
 
 use std::arch::x86_64::*;
