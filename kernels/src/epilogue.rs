@@ -370,7 +370,7 @@ impl Multiplier {
 }
 
 /// `values`, of which there are `n` or one for all columns, padded with `pad` to whole panels.
-fn per_column<T: Copy>(
+pub(crate) fn per_column<T: Copy>(
     what: &'static str,
     values: &[T],
     n: usize,

@@ -6,6 +6,9 @@ use crate::broadcast::Broadcast;
 use crate::conv::{ConvGeometry, ConvSpec};
 use crate::elementwise::{QAdd, QMul, qadd_constants};
 use crate::float::{Activation, ConvF32, Reduce, ReduceOp, Unary};
+use crate::gemm::PackedB;
+use crate::gemm16::{Gemm16, PackedB16, Requantize16};
+use crate::hybrid::{DynamicQuantization, HybridGemm};
 use crate::layout::StridedCopy;
 use crate::lut::Lut;
 use crate::par::Serial;
@@ -15,21 +18,23 @@ use crate::sign::Sign;
 use crate::softmax::Softmax;
 use crate::split::testing::cpus;
 use crate::testing::{Flush, Guarded};
+use crate::weight_only::{BlockWeights, PackedBlocks, WeightOnlyGemm, WeightType};
 
 /// `n` bytes at a guard page.
 fn bytes(n: usize, flush: Flush) -> Guarded {
     Guarded::new(&(0..n).map(|i| (i * 37) as u8).collect::<Vec<_>>(), flush)
 }
 
-/// The same memory as 4-byte values; the guarded length is a multiple of 4, so either end stays flush.
+/// The same memory as 4- or 2-byte values; the guarded length is a multiple of that, so either end stays flush.
 fn words<T>(bytes: &mut Guarded) -> &mut [T] {
+    let size = size_of::<T>();
     assert!(
-        size_of::<T>() == 4
-            && bytes.len().is_multiple_of(4)
+        [2, 4].contains(&size)
+            && bytes.len().is_multiple_of(size)
             && bytes.as_ptr().cast::<T>().is_aligned()
     );
-    // SAFETY: aligned, in bounds, and every bit pattern is an f32 or i32, which the callers ask for.
-    unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len() / 4) }
+    // SAFETY: aligned, in bounds, and every bit pattern is an f32, i32 or i16, which the callers ask for.
+    unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len() / size) }
 }
 
 fn elementwise(cpu: Cpu, n: usize, flush: Flush) {
@@ -115,6 +120,56 @@ fn no_kernel_touches_memory_beyond_its_slices() {
         for cpu in cpus() {
             (0..200).for_each(|n| elementwise(cpu, n, flush));
             (1..150).for_each(|channels| images(cpu, channels, flush));
+        }
+    }
+}
+
+/// GEMM forms that read activations in place: weights and scratch are their own, or copies made here.
+fn gemm_forms(cpu: Cpu, (m, n, k): (usize, usize, usize), flush: Flush) {
+    let codes = vec![5; k * n];
+    let (mut x, mut y) = (bytes(4 * m * k, flush), bytes(4 * m * n, flush));
+    words::<f32>(&mut x).fill(0.5);
+    for sign in [Sign::U8, Sign::S8] {
+        let packed = PackedB::pack(cpu, &codes, k, n, false, None, sign).unwrap();
+        let quantization = DynamicQuantization::AsymmetricPerRow;
+        let gemm = HybridGemm::new(cpu, packed.into(), quantization, &[1.0], &[]).unwrap();
+        let mut scratch = bytes(gemm.scratch_bytes(m, 1), flush);
+        gemm.run(&Serial, m, (words(&mut x), k), (words(&mut y), n), &mut scratch).unwrap();
+    }
+    let scales = vec![1.0; k.div_ceil(32) * n];
+    for weight_type in [WeightType::S8, WeightType::U4] {
+        let weights = BlockWeights {
+            weight_type,
+            codes: &codes,
+            k,
+            n,
+            transposed: false,
+            block: 32,
+            scales: &scales,
+            zero_points: &[],
+        };
+        let packed = PackedBlocks::pack(&weights).unwrap();
+        let gemm = WeightOnlyGemm::new(cpu, packed.into(), &[]).unwrap();
+        gemm.run(&Serial, m, (words(&mut x), k), (words(&mut y), n)).unwrap();
+    }
+    let (mut a, mut c) = (bytes(2 * m * k, flush), bytes(2 * m * n, flush));
+    let packed = PackedB16::pack(&codes, k, n, false).unwrap();
+    let requantize = Requantize16::HalfEven(vec![0.01]);
+    let gemm = Gemm16::new(cpu, packed.into(), &[], &requantize, (-9, 9)).unwrap();
+    gemm.run(&Serial, m, (words(&mut a), k), (words(&mut c), n)).unwrap();
+}
+
+#[test]
+fn no_gemm_form_touches_memory_beyond_its_slices() {
+    for flush in [Flush::Start, Flush::End] {
+        for cpu in cpus() {
+            for m in [1, 2, 3, 5, 13] {
+                for n in [1, 15, 16, 17, 40, 65, 70] {
+                    for k in [1, 2, 7, 8, 9, 33, 70, 511] {
+                        gemm_forms(cpu, (m, n, k), flush);
+                    }
+                }
+            }
         }
     }
 }

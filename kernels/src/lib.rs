@@ -13,8 +13,11 @@ pub mod epilogue;
 pub mod error;
 pub mod float;
 pub mod gemm;
+pub mod gemm16;
+mod grid;
 #[cfg(test)]
 mod guard_tests;
+pub mod hybrid;
 pub mod layout;
 pub mod lut;
 pub mod math;
@@ -28,6 +31,8 @@ pub mod softmax;
 mod split;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod unroll;
+pub mod weight_only;
 
 pub use cpu::{Cpu, Isa, IsaError};
 pub use error::KernelError;
