@@ -23,6 +23,7 @@ pub mod par;
 pub mod pool;
 pub mod quantize;
 pub mod sign;
+mod simd;
 pub mod softmax;
 mod split;
 #[cfg(feature = "testing")]

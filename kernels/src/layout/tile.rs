@@ -1,6 +1,17 @@
-//! Transposing in square tiles of 16-byte rows, with `wide`'s registers on every tier.
+//! Transposing in tiles.
+//!
+//! A tile of 16-byte rows, as many as elements fit into one, is transposed by interleaving row `i` with row
+//! `i + half` until every element has arrived. Registers of 32 or 64 bytes hold several such tiles, one per 16-byte
+//! lane; they are loaded or stored whole on the side whose rows lie further apart in memory, so that there every
+//! cache line is touched once. The baseline tier has `wide`'s registers.
 
 use wide::{u8x16, u16x8, u32x4};
+
+use crate::cpu::Cpu;
+use crate::multiversion::{Tier, tier};
+use crate::simd::{Bytes, blocks};
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{Bytes16, Bytes32, Bytes64};
 
 /// Bytes of a tile's row, one register.
 const ROW: usize = 16;
@@ -8,15 +19,99 @@ const ROW: usize = 16;
 /// A tile: as many rows as elements fit into one; the rest is unused.
 type Tile = [[u8; ROW]; ROW];
 
-/// `y[a·y_stride + b] = x[a + b·x_stride]` for a < `a_len`, b < `b_len`.
-pub(super) fn transpose_tiles<const E: usize>(
-    x: &[[u8; E]],
-    x_stride: usize,
-    y: &mut [[u8; E]],
-    y_stride: usize,
-    a_len: usize,
-    b_len: usize,
-) {
+/// Two matrices, each the other's transpose: `y[a·y_stride + b] = x[a + b·x_stride]` for a < `a_len`, b < `b_len`.
+#[derive(Clone, Copy)]
+pub(super) struct Transpose {
+    pub(super) x_stride: usize,
+    pub(super) y_stride: usize,
+    pub(super) a_len: usize,
+    pub(super) b_len: usize,
+}
+
+impl Transpose {
+    /// Writes `y`.
+    pub(super) fn run<const E: usize>(self, cpu: Cpu, x: &[[u8; E]], y: &mut [[u8; E]]) {
+        match tier(cpu) {
+            // SAFETY: `cpu` reports this tier only where its features were detected (cpu.rs).
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx2 if matches!(E, 1 | 2 | 4) => unsafe { avx2(self, x, y) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx512 if matches!(E, 1 | 2 | 4) => unsafe { avx512(self, x, y) },
+            _ => transpose_tiles(self, x, y),
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn avx2<const E: usize>(t: Transpose, x: &[[u8; E]], y: &mut [[u8; E]]) {
+    if !(wide_tiles::<Bytes32, E>(t, x, y) || wide_tiles::<Bytes16, E>(t, x, y)) {
+        transpose_tiles(t, x, y);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
+fn avx512<const E: usize>(t: Transpose, x: &[[u8; E]], y: &mut [[u8; E]]) {
+    let done = wide_tiles::<Bytes64, E>(t, x, y)
+        || wide_tiles::<Bytes32, E>(t, x, y)
+        || wide_tiles::<Bytes16, E>(t, x, y);
+    if !done {
+        transpose_tiles(t, x, y);
+    }
+}
+
+/// Transposes, unless the matrix is smaller than a tile.
+#[inline(always)]
+fn wide_tiles<V: Bytes, const E: usize>(t: Transpose, x: &[[u8; E]], y: &mut [[u8; E]]) -> bool {
+    let Transpose { x_stride, y_stride, a_len, b_len } = t;
+    let (long, short) = (V::N / E, ROW / E);
+    if x_stride > y_stride && a_len >= long && b_len >= short {
+        for a in blocks(a_len, long) {
+            for b in blocks(b_len, short) {
+                let at = |j: usize| V::load(x[(b + j) * x_stride + a..].as_flattened());
+                let rows = transpose_lanes::<V, E>(std::array::from_fn(|j| if j < short { at(j) } else { at(0) }));
+                for (i, row) in rows.into_iter().enumerate().take(short) {
+                    row.store_lanes(y[(a + i) * y_stride + b..].as_flattened_mut(), short * y_stride * E);
+                }
+            }
+        }
+        return true;
+    }
+    if a_len >= short && b_len >= long {
+        for b in blocks(b_len, long) {
+            for a in blocks(a_len, short) {
+                let at = |j: usize| V::load_lanes(x[(b + j) * x_stride + a..].as_flattened(), short * x_stride * E);
+                let rows = transpose_lanes::<V, E>(std::array::from_fn(|j| if j < short { at(j) } else { at(0) }));
+                for (i, row) in rows.into_iter().enumerate().take(short) {
+                    row.store(y[(a + i) * y_stride + b..].as_flattened_mut());
+                }
+            }
+        }
+        return true;
+    }
+    false
+}
+
+/// Transposes the tile in each lane; the first `16 / E` registers are its rows.
+#[inline(always)]
+fn transpose_lanes<V: Bytes, const E: usize>(mut rows: [V; ROW]) -> [V; ROW] {
+    let half = ROW / E / 2;
+    let mut rounds = half;
+    while rounds > 0 {
+        let from = rows;
+        for i in 0..half {
+            rows[2 * i] = from[i].unpack_low::<E>(from[i + half]);
+            rows[2 * i + 1] = from[i].unpack_high::<E>(from[i + half]);
+        }
+        rounds /= 2;
+    }
+    rows
+}
+
+fn transpose_tiles<const E: usize>(t: Transpose, x: &[[u8; E]], y: &mut [[u8; E]]) {
+    let Transpose { x_stride, y_stride, a_len, b_len } = t;
     let side = ROW / E;
     let (a_whole, b_whole) = (a_len - a_len % side, b_len - b_len % side);
     for a in (0..a_whole).step_by(side) {

@@ -1,8 +1,8 @@
 //! 256-entry lookup: any function of one 8-bit tensor, exactly.
 //!
 //! The table is indexed by the input *byte*: for s8 data entry 0x80 belongs to −128. AVX-512 VBMI looks 64
-//! bytes up with two `vpermi2b` and a blend by the top bit; AVX2 and NEON split the index in its halves and
-//! select among 16-byte (`pshufb`) or 64-byte (`tbl`, `tbx`) sub-tables.
+//! bytes up with two `vpermi2b` and a blend by the top bit; AVX2 and NEON look every byte up in all 16-byte
+//! (`pshufb`) or 64-byte (`tbl`, `tbx`) sub-tables and select.
 
 #[cfg(target_arch = "aarch64")]
 mod arm;
@@ -12,6 +12,8 @@ mod x86;
 use crate::cpu::Cpu;
 use crate::error::{KernelError, check_len};
 use crate::par::Parallel;
+use crate::quantize::{Quantize, check_code, check_scale, value};
+use crate::sign::Sign;
 use crate::split::{self, TASK_BYTES};
 
 /// A table from byte to byte.
@@ -42,6 +44,22 @@ impl Lut {
     /// A lookup in the table of `f`, called with every byte.
     pub fn from_fn(cpu: Cpu, mut f: impl FnMut(u8) -> u8) -> Self {
         Self::new(cpu, std::array::from_fn(|i| f(i as u8)))
+    }
+
+    /// Codes to codes: dequantized with (`scale`, `zero_point`), then quantized by `to`. Exact for any pair of
+    /// 8-bit types and scales, being defined code by code; a clamp is in `to`.
+    ///
+    /// # Errors
+    /// If `scale` is not finite and positive, `zero_point` is not of type `sign`, or `to` was made for s16.
+    pub fn requantize(
+        cpu: Cpu,
+        (sign, scale, zero_point): (Sign, f32, i32),
+        to: &Quantize,
+    ) -> Result<Self, KernelError> {
+        check_scale("the scale", scale)?;
+        check_code("the zero point", zero_point, (sign.min(), sign.max()))?;
+        to.check_8_bit()?;
+        Ok(Self::from_fn(cpu, |b| to.code(value(sign.value(b), scale, zero_point)) as u8))
     }
 
     /// The table.

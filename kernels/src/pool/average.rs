@@ -13,6 +13,7 @@ use crate::numeric::widen;
 use crate::par::Parallel;
 use crate::quantize::{check_code, check_scale, requantized};
 use crate::sign::Sign;
+use crate::simd::{Codes, Quad, blocks, quads};
 
 /// Scale and zero point of an 8-bit pool's two sides, and the type both have.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +36,12 @@ impl Sides {
     #[inline(always)]
     pub(super) fn multiplier(&self, n: usize) -> f32 {
         if n == 0 { 0.0 } else { self.x.0 / (self.y.0 * n as f32) }
+    }
+
+    /// How results become codes.
+    #[inline(always)]
+    pub(super) fn codes(&self) -> Codes {
+        Codes { zero_point: self.y.1, min: self.sign.min(), max: self.sign.max() }
     }
 
     /// The clamp bounds less the zero point.
@@ -84,9 +91,12 @@ impl AveragePool8 {
     /// # Errors
     /// If a slice is not of the length that the shape says.
     pub fn run(&self, par: &dyn Parallel, x: &[u8], y: &mut [u8]) -> Result<(), KernelError> {
-        self.shape.run(par, x, y, |row, y| match self.sides.sign {
-            Sign::U8 => average8::<false>(self.cpu, self, row, x, y),
-            Sign::S8 => average8::<true>(self.cpu, self, row, x, y),
+        let (cpu, small) = (self.cpu, self.shape.is_small());
+        self.shape.run(par, x, y, |row, y| match (small, self.sides.sign) {
+            (true, Sign::U8) => average8::<false>(cpu, self, row, x, y),
+            (true, Sign::S8) => average8::<true>(cpu, self, row, x, y),
+            (false, Sign::U8) => average8_large::<false>(cpu, self, row, x, y),
+            (false, Sign::S8) => average8_large::<true>(cpu, self, row, x, y),
         })
     }
 }
@@ -118,8 +128,36 @@ impl AveragePoolF32 {
     }
 }
 
-multiversion!(fn average8[const S: bool][S] = average8_body(pool: &AveragePool8, row: usize, x: &[u8], y: &mut [u8]));
+quads!(fn average8[const S: bool][S] = average8_quads, average8_body(pool: &AveragePool8, row: usize, x: &[u8], y: &mut [u8]), pool.shape.channels);
+multiversion!(fn average8_large[const S: bool][S] = average8_body(pool: &AveragePool8, row: usize, x: &[u8], y: &mut [u8]));
 multiversion!(fn average_f32 = average_f32_body(pool: &AveragePoolF32, row: usize, x: &[f32], y: &mut [f32]));
+
+#[inline(always)]
+fn average8_quads<Q: Quad, const S: bool>(
+    pool: &AveragePool8,
+    row: usize,
+    x: &[u8],
+    y: &mut [u8],
+) {
+    let AveragePool8 { shape, sides, include_pad, .. } = pool;
+    let (codes, channels) = (sides.codes(), shape.channels);
+    let hi = Q::splat(codes.offsets().1);
+    shape.each_window(row, |ox, window, base, taps| {
+        let (x, y) = (&x[base..], &mut y[ox * channels..][..channels]);
+        let n = if *include_pad { window.padded_count } else { taps.len() };
+        // A window of this size has a sum that f32 holds exactly, before and after the zero points.
+        let (m, start) = (sides.multiplier(n), -(taps.len() as i32 * sides.x.1));
+        let (m, start) = (Q::splat(m), Q::splat(start as f32));
+        for c in blocks(channels, Q::N) {
+            let mut sums = Q::no_sums();
+            for &tap in taps {
+                sums = Q::add_codes::<S>(sums, &x[tap + c..]);
+            }
+            let v = Q::from_sums(sums).add(start).mul(m).min_or_nan(hi);
+            v.store_codes::<S>(codes, &mut y[c..]);
+        }
+    });
+}
 
 #[inline(always)]
 fn average8_body<const S: bool>(pool: &AveragePool8, row: usize, x: &[u8], y: &mut [u8]) {

@@ -6,6 +6,7 @@ use crate::error::KernelError;
 use crate::multiversion::multiversion;
 use crate::par::Parallel;
 use crate::sign::Sign;
+use crate::simd::{Bytes, Quad, blocks, quads};
 
 /// Max pooling of 8-bit codes; scale and zero point pass through.
 #[derive(Clone, Copy, Debug)]
@@ -30,9 +31,12 @@ impl MaxPool8 {
     /// # Errors
     /// If a slice is not of the length that the shape says.
     pub fn run(&self, par: &dyn Parallel, x: &[u8], y: &mut [u8]) -> Result<(), KernelError> {
-        self.shape.run(par, x, y, |row, y| match self.sign {
-            Sign::U8 => max8::<false>(self.cpu, &self.shape, row, x, y),
-            Sign::S8 => max8::<true>(self.cpu, &self.shape, row, x, y),
+        let Self { cpu, shape, sign } = self;
+        shape.run(par, x, y, |row, y| match (shape.is_small(), sign) {
+            (true, Sign::U8) => max8::<false>(*cpu, shape, row, x, y),
+            (true, Sign::S8) => max8::<true>(*cpu, shape, row, x, y),
+            (false, Sign::U8) => max8_large::<false>(*cpu, shape, row, x, y),
+            (false, Sign::S8) => max8_large::<true>(*cpu, shape, row, x, y),
         })
     }
 }
@@ -63,8 +67,29 @@ impl MaxPoolF32 {
     }
 }
 
-multiversion!(fn max8[const S: bool][S] = max8_body(shape: &PoolShape, row: usize, x: &[u8], y: &mut [u8]));
+quads!(fn max8[const S: bool][S] = max8_quads, max8_body(shape: &PoolShape, row: usize, x: &[u8], y: &mut [u8]), shape.channels);
+multiversion!(fn max8_large[const S: bool][S] = max8_body(shape: &PoolShape, row: usize, x: &[u8], y: &mut [u8]));
 multiversion!(fn max_f32 = max_f32_body(shape: &PoolShape, row: usize, x: &[f32], y: &mut [f32]));
+
+#[inline(always)]
+fn max8_quads<Q: Quad, const S: bool>(shape: &PoolShape, row: usize, x: &[u8], y: &mut [u8]) {
+    let channels = shape.channels;
+    shape.each_window(row, |ox, _, base, taps| {
+        let (x, y) = (&x[base..], &mut y[ox * channels..][..channels]);
+        match taps.split_first() {
+            Some((&first, rest)) => {
+                for c in blocks(channels, Q::N) {
+                    let mut max = Q::Bytes::load(&x[first + c..]);
+                    for &tap in rest {
+                        max = max.max::<S>(Q::Bytes::load(&x[tap + c..]));
+                    }
+                    max.store(&mut y[c..]);
+                }
+            }
+            None => y.fill(if S { i8::MIN as u8 } else { 0 }),
+        }
+    });
+}
 
 #[inline(always)]
 fn max8_body<const S: bool>(shape: &PoolShape, row: usize, x: &[u8], y: &mut [u8]) {

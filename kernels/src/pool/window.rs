@@ -6,6 +6,9 @@ use crate::error::{KernelError, check_len, checked_product};
 use crate::par::Parallel;
 use crate::split;
 
+/// The elements of the largest window whose places are listed.
+const MAX_TAPS: usize = 64;
+
 /// Sizes of a pooling operation: input `[batch, height, width, channels]`, output
 /// `[batch, out[0], out[1], channels]`, both row-major.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +143,43 @@ impl PoolShape {
                 let ix = window.ox * self.stride[1] + kx * self.dilation[1] - self.pads[1];
                 f((row + ix) * self.channels);
             }
+        }
+    }
+
+    /// Whether [`each_window`](Self::each_window) has room for the window's elements.
+    pub(super) fn is_small(&self) -> bool {
+        self.kernel[0] * self.kernel[1] <= MAX_TAPS
+    }
+
+    /// Calls `f(ox, window, base, taps)` for every output column of row `row`: channel 0 of the window's elements is
+    /// at `base + tap`. The windows must be [small](Self::is_small).
+    ///
+    /// Windows that lie inside of the input's columns have the same taps and move by `base`, so that a whole row
+    /// costs little more geometry than one window.
+    #[inline(always)]
+    pub(super) fn each_window(
+        &self,
+        row: usize,
+        mut f: impl FnMut(usize, &Window, usize, &[usize]),
+    ) {
+        let (stride, pad) = (self.stride[1], self.pads[1]);
+        let reach = (self.kernel[1] - 1) * self.dilation[1];
+        let first = pad.div_ceil(stride);
+        let end = (self.width + pad).saturating_sub(reach).div_ceil(stride);
+        let (mut list, mut len) = ([0; MAX_TAPS], 0);
+        let mut window = self.window(row, 0);
+        for ox in 0..self.out[1] {
+            let mut base = 0;
+            if ox > first && ox < end {
+                base = (ox - first) * stride * self.channels;
+            } else {
+                (window, len) = (self.window(row, ox), 0);
+                self.taps(&window, |at| {
+                    list[len] = at;
+                    len += 1;
+                });
+            }
+            f(ox, &window, base, &list[..len]);
         }
     }
 

@@ -1,0 +1,122 @@
+//! f32 rows → 8 bit, with scale and zero point found at run time.
+//!
+//! ONNX' `DynamicQuantizeLinear` for each row (one row makes it the operator itself), every step in f32:
+//! `lo = min(0, min xᵢ)`, `hi = max(0, max xᵢ)`, `scale = (hi − lo) / 255`, or 1 where that is 0,
+//! `z = rne(clamp(−lo / scale, 0, 255))`, `yᵢ = clamp(rne(xᵢ / scale) + z, 0, 255)`. NaN does not count in `lo`
+//! and `hi`, and becomes code 0. s8 codes are the u8 codes less 128.
+
+use super::from_f32::Quantize;
+use crate::cpu::Cpu;
+use crate::error::{KernelError, check_len, checked_product};
+use crate::multiversion::multiversion;
+use crate::numeric::{clamp, rne, widen};
+use crate::par::{DisjointMut, Parallel};
+use crate::sign::Sign;
+use crate::split;
+
+/// What quantizing a row found.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RowQuantization {
+    /// The scale.
+    pub scale: f32,
+    /// The zero point, a code of the output's type.
+    pub zero_point: i32,
+    /// The sum of the row's codes.
+    pub sum: i32,
+}
+
+/// Quantization of rows whose range is not known before the run.
+#[derive(Clone, Copy, Debug)]
+pub struct DynamicQuantize {
+    cpu: Cpu,
+    sign: Sign,
+    columns: usize,
+}
+
+impl DynamicQuantize {
+    /// Rows of `columns` values to codes of type `sign`.
+    ///
+    /// # Errors
+    /// If a row is empty or so long that the sum of its codes could overflow.
+    pub fn new(cpu: Cpu, sign: Sign, columns: usize) -> Result<Self, KernelError> {
+        const LIMIT: usize = i32::MAX as usize / 255;
+        if columns == 0 {
+            return Err(KernelError::invalid("a quantized row", columns, "not empty"));
+        }
+        if columns > LIMIT {
+            return Err(KernelError::KTooLarge { k: columns, limit: LIMIT });
+        }
+        Ok(Self { cpu, sign, columns })
+    }
+
+    /// Quantizes each row of `x` to `y` and says how in `rows`. Each row is read from memory once: its second
+    /// reading finds it in the cache, if it fits there.
+    ///
+    /// # Errors
+    /// If a slice is not `rows.len()` rows long.
+    pub fn run(
+        &self,
+        par: &dyn Parallel,
+        x: &[f32],
+        y: &mut [u8],
+        rows: &mut [RowQuantization],
+    ) -> Result<(), KernelError> {
+        let len = checked_product("the quantized rows", &[rows.len(), self.columns])?;
+        check_len("x", x.len(), len)?;
+        check_len("y", y.len(), len)?;
+        let (per_task, columns) = (split::rows_per_task(4 * self.columns), self.columns);
+        let count = rows.len();
+        let rows = DisjointMut::new(rows);
+        split::chunks(par, y, per_task * columns, |i, y| {
+            let first = i * per_task;
+            // SAFETY: `chunks` gives each `i` to one task, so that these ranges are disjoint.
+            let rows = unsafe { rows.slice(first..count.min(first + per_task)) };
+            let x = x[first * columns..].chunks(columns);
+            for ((x, y), row) in x.zip(y.chunks_mut(columns)).zip(rows) {
+                *row = self.row(x, y);
+            }
+        });
+        Ok(())
+    }
+
+    fn row(&self, x: &[f32], y: &mut [u8]) -> RowQuantization {
+        let (lo, hi) = range(self.cpu, x);
+        let scale = (hi - lo) / 255.0;
+        let scale = if scale == 0.0 { 1.0 } else { scale };
+        let zero_point = rne(clamp(-lo / scale, 0.0, 255.0)) + self.sign.min();
+        Quantize::unchecked(self.cpu, scale, zero_point, self.sign).slice(x, y);
+        let sum = match self.sign {
+            Sign::U8 => sum::<false>(self.cpu, y),
+            Sign::S8 => sum::<true>(self.cpu, y),
+        };
+        RowQuantization { scale, zero_point, sum }
+    }
+}
+
+multiversion!(fn range = range_body(x: &[f32]) -> (f32, f32));
+multiversion!(fn sum[const S: bool][S] = sum_body(codes: &[u8]) -> i32);
+
+/// The least and the greatest of 0 and the elements that are not NaN. No order of comparisons changes them, except
+/// in the sign of a zero, which no code depends on.
+#[inline(always)]
+fn range_body(x: &[f32]) -> (f32, f32) {
+    const LANES: usize = 64;
+    let min = |a: f32, b: f32| if b < a { b } else { a };
+    let max = |a: f32, b: f32| if b > a { b } else { a };
+    let (mut lo, mut hi) = ([0f32; LANES], [0f32; LANES]);
+    let (blocks, tail) = x.as_chunks::<LANES>();
+    for block in blocks {
+        for ((lo, hi), &x) in lo.iter_mut().zip(&mut hi).zip(block) {
+            (*lo, *hi) = (min(*lo, x), max(*hi, x));
+        }
+    }
+    for ((lo, hi), &x) in lo.iter_mut().zip(&mut hi).zip(tail) {
+        (*lo, *hi) = (min(*lo, x), max(*hi, x));
+    }
+    (lo.into_iter().fold(0.0, min), hi.into_iter().fold(0.0, max))
+}
+
+#[inline(always)]
+fn sum_body<const S: bool>(codes: &[u8]) -> i32 {
+    codes.iter().map(|&code| widen::<S>(code)).sum()
+}
