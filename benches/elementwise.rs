@@ -14,13 +14,15 @@ use std::time::Instant;
 
 use criterion::{Criterion, Throughput};
 use requant_kernels::broadcast::Broadcast;
-use requant_kernels::elementwise::{QAdd, QMul, qadd_constants};
+use requant_kernels::elementwise::{Extremum, QAdd, QExtremum, QMul, qadd_constants};
 use requant_kernels::float::{Unary, f16_to_f32, f32_to_f16};
 use requant_kernels::layout::StridedCopy;
 use requant_kernels::lut::Lut;
 use requant_kernels::par::Serial;
 use requant_kernels::pool::{AveragePool8, GlobalAveragePool8, MaxPool8, PoolShape};
-use requant_kernels::quantize::{Codes, Dequantize, Quantize, Requantize};
+use requant_kernels::quantize::{
+    Codes, Dequantize, DynamicQuantize, Quantize, Requantize, RowQuantization,
+};
 use requant_kernels::sign::{Sign, flip};
 use requant_kernels::softmax::Softmax;
 use requant_kernels::{Cpu, Isa};
@@ -71,7 +73,18 @@ fn streams(list: &mut List<'_>, cpu: Cpu, bytes: usize) {
         let (x, mut y) = (codes(n), vec![0; n]);
         move || flip(black_box(&x), black_box(&mut y))
     });
+    list.add("requantize-s8-u8", 2 * n, || {
+        let to = Quantize::new(cpu, 0.02, 7, Sign::U8).unwrap();
+        let lut = Lut::requantize(cpu, (Sign::S8, 0.013, 3), &to).unwrap();
+        let (x, mut y) = (codes(n), vec![0; n]);
+        move || lut.run(&Serial, &x, &mut y).unwrap()
+    });
     let n = bytes / 3;
+    list.add("max-U8", 3 * n, || {
+        let max = QExtremum::new(cpu, Extremum::Max, Sign::U8, None);
+        let (shapes, a, b, mut y) = (Broadcast::elementwise(n), codes(n), codes(n), vec![0; n]);
+        move || max.run(&Serial, &shapes, &a, &b, &mut y).unwrap()
+    });
     for sign in [Sign::U8, Sign::S8] {
         let bounds = (sign.min(), sign.max());
         list.add(&format!("qadd-{sign:?}"), 3 * n, || {
@@ -93,6 +106,13 @@ fn streams(list: &mut List<'_>, cpu: Cpu, bytes: usize) {
         let (q, x, mut y) =
             (Quantize::new(cpu, 0.01, 100, Sign::U8).unwrap(), values(n), vec![0; n]);
         move || q.run(&Serial, &x, &mut y).unwrap()
+    });
+    list.add("dynamic-quantize-1024", 5 * (n / 1024 * 1024), || {
+        let rows = n / 1024;
+        let q = DynamicQuantize::new(cpu, Sign::U8, 1024).unwrap();
+        let (x, mut y) = (values(rows * 1024), vec![0; rows * 1024]);
+        let mut found = vec![RowQuantization::default(); rows];
+        move || q.run(&Serial, &x, &mut y, &mut found).unwrap()
     });
     list.add("dequantize-u8", 5 * n, || {
         let (d, x, mut y) =
@@ -142,14 +162,20 @@ fn streams(list: &mut List<'_>, cpu: Cpu, bytes: usize) {
     });
     // NCHW to NHWC and back, 64 channels.
     for element in [1, 4] {
-        let pixels = bytes / (2 * 64 * element);
-        for (name, dims) in [("nhwc", [64, pixels]), ("nchw", [pixels, 64])] {
-            list.add(&format!("to-{name}-{}", 8 * element), 2 * 64 * pixels * element, || {
-                let copy = StridedCopy::transpose(&dims, &[1, 0], element).unwrap();
-                let (x, mut y) = (codes(copy.out_bytes()), vec![0; copy.out_bytes()]);
-                move || copy.run(&Serial, &x, &mut y).unwrap()
-            });
-        }
+        transposes(list, bytes / (2 * 64 * element), 64, element);
+    }
+}
+
+/// NCHW to NHWC and back.
+fn transposes(list: &mut List<'_>, pixels: usize, channels: usize, element: usize) {
+    for (name, dims) in [("nhwc", [channels, pixels]), ("nchw", [pixels, channels])] {
+        let name = format!("to-{name}-{pixels}x{channels}-{}", 8 * element);
+        let bytes = channels * pixels * element;
+        list.add(&name, 2 * bytes, || {
+            let copy = StridedCopy::transpose(&dims, &[1, 0], element).unwrap();
+            let (x, mut y) = (codes(bytes), vec![0; bytes]);
+            move || copy.run(&Serial, &x, &mut y).unwrap()
+        });
     }
 }
 
@@ -184,6 +210,10 @@ fn layers(list: &mut List<'_>, cpu: Cpu) {
             let (x, mut y) = (codes(shape.in_len()), vec![0; shape.out_len()]);
             move || pool.run(&Serial, &x, &mut y).unwrap()
         });
+    }
+    for (pixels, channels) in [(112 * 112, 32), (56 * 56, 24), (28 * 28, 512), (49, 2048)] {
+        transposes(list, pixels, channels, 1);
+        transposes(list, pixels, channels, 4);
     }
     for channels in [1280, 2048] {
         list.add(&format!("global-average-7x{channels}"), 50 * channels, || {

@@ -22,6 +22,7 @@ mod numeric;
 pub mod par;
 pub mod pool;
 pub mod quantize;
+pub mod resize;
 pub mod sign;
 mod simd;
 pub mod softmax;

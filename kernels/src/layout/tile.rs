@@ -70,8 +70,12 @@ fn wide_tiles<V: Bytes, const E: usize>(t: Transpose, x: &[[u8; E]], y: &mut [[u
     if x_stride > y_stride && a_len >= long && b_len >= short {
         for a in blocks(a_len, long) {
             for b in blocks(b_len, short) {
-                let at = |j: usize| V::load(x[(b + j) * x_stride + a..].as_flattened());
-                let rows = transpose_lanes::<V, E>(std::array::from_fn(|j| if j < short { at(j) } else { at(0) }));
+                let x = &x[b * x_stride + a..];
+                let mut rows = [V::load(x.as_flattened()); ROW];
+                for (j, row) in rows.iter_mut().enumerate().take(short) {
+                    *row = V::load(x[j * x_stride..].as_flattened());
+                }
+                transpose_lanes::<V, E>(&mut rows);
                 for (i, row) in rows.into_iter().enumerate().take(short) {
                     row.store_lanes(y[(a + i) * y_stride + b..].as_flattened_mut(), short * y_stride * E);
                 }
@@ -82,8 +86,12 @@ fn wide_tiles<V: Bytes, const E: usize>(t: Transpose, x: &[[u8; E]], y: &mut [[u
     if a_len >= short && b_len >= long {
         for b in blocks(b_len, long) {
             for a in blocks(a_len, short) {
-                let at = |j: usize| V::load_lanes(x[(b + j) * x_stride + a..].as_flattened(), short * x_stride * E);
-                let rows = transpose_lanes::<V, E>(std::array::from_fn(|j| if j < short { at(j) } else { at(0) }));
+                let (x, lanes) = (&x[b * x_stride + a..], short * x_stride * E);
+                let mut rows = [V::load_lanes(x.as_flattened(), lanes); ROW];
+                for (j, row) in rows.iter_mut().enumerate().take(short) {
+                    *row = V::load_lanes(x[j * x_stride..].as_flattened(), lanes);
+                }
+                transpose_lanes::<V, E>(&mut rows);
                 for (i, row) in rows.into_iter().enumerate().take(short) {
                     row.store(y[(a + i) * y_stride + b..].as_flattened_mut());
                 }
@@ -96,18 +104,17 @@ fn wide_tiles<V: Bytes, const E: usize>(t: Transpose, x: &[[u8; E]], y: &mut [[u
 
 /// Transposes the tile in each lane; the first `16 / E` registers are its rows.
 #[inline(always)]
-fn transpose_lanes<V: Bytes, const E: usize>(mut rows: [V; ROW]) -> [V; ROW] {
+fn transpose_lanes<V: Bytes, const E: usize>(rows: &mut [V; ROW]) {
     let half = ROW / E / 2;
     let mut rounds = half;
     while rounds > 0 {
-        let from = rows;
+        let from = *rows;
         for i in 0..half {
             rows[2 * i] = from[i].unpack_low::<E>(from[i + half]);
             rows[2 * i + 1] = from[i].unpack_high::<E>(from[i + half]);
         }
         rounds /= 2;
     }
-    rows
 }
 
 fn transpose_tiles<const E: usize>(t: Transpose, x: &[[u8; E]], y: &mut [[u8; E]]) {

@@ -140,23 +140,25 @@ fn average8_quads<Q: Quad, const S: bool>(
     y: &mut [u8],
 ) {
     let AveragePool8 { shape, sides, include_pad, .. } = pool;
-    let (codes, channels) = (sides.codes(), shape.channels);
+    let codes = sides.codes();
     let hi = Q::splat(codes.offsets().1);
-    shape.each_window(row, |ox, window, base, taps| {
-        let (x, y) = (&x[base..], &mut y[ox * channels..][..channels]);
+    let mut windows = shape.windows(row);
+    for y in y.chunks_mut(shape.channels) {
+        windows.advance();
+        let (x, window, taps) = (&x[windows.base..], &windows.window, windows.taps());
         let n = if *include_pad { window.padded_count } else { taps.len() };
         // A window of this size has a sum that f32 holds exactly, before and after the zero points.
         let (m, start) = (sides.multiplier(n), -(taps.len() as i32 * sides.x.1));
         let (m, start) = (Q::splat(m), Q::splat(start as f32));
-        for c in blocks(channels, Q::N) {
+        for c in blocks(y.len(), Q::N) {
             let mut sums = Q::no_sums();
             for &tap in taps {
                 sums = Q::add_codes::<S>(sums, &x[tap + c..]);
             }
-            let v = Q::from_sums(sums).add(start).mul(m).min_or_nan(hi);
+            let v = Q::from_sums(sums).add(start).mul(m).min(hi);
             v.store_codes::<S>(codes, &mut y[c..]);
         }
-    });
+    }
 }
 
 #[inline(always)]

@@ -96,7 +96,7 @@ fn mean_quads<Q: Quad, const S: bool>(
             }
             total = total.add(Q::from_sums(sums));
         }
-        total.mul(m).min_or_nan(hi).store_codes::<S>(codes, &mut y[at..]);
+        total.mul(m).min(hi).store_codes::<S>(codes, &mut y[at..]);
     }
 }
 

@@ -73,12 +73,13 @@ multiversion!(fn max_f32 = max_f32_body(shape: &PoolShape, row: usize, x: &[f32]
 
 #[inline(always)]
 fn max8_quads<Q: Quad, const S: bool>(shape: &PoolShape, row: usize, x: &[u8], y: &mut [u8]) {
-    let channels = shape.channels;
-    shape.each_window(row, |ox, _, base, taps| {
-        let (x, y) = (&x[base..], &mut y[ox * channels..][..channels]);
-        match taps.split_first() {
+    let mut windows = shape.windows(row);
+    for y in y.chunks_mut(shape.channels) {
+        windows.advance();
+        let x = &x[windows.base..];
+        match windows.taps().split_first() {
             Some((&first, rest)) => {
-                for c in blocks(channels, Q::N) {
+                for c in blocks(y.len(), Q::N) {
                     let mut max = Q::Bytes::load(&x[first + c..]);
                     for &tap in rest {
                         max = max.max::<S>(Q::Bytes::load(&x[tap + c..]));
@@ -88,7 +89,7 @@ fn max8_quads<Q: Quad, const S: bool>(shape: &PoolShape, row: usize, x: &[u8], y
             }
             None => y.fill(if S { i8::MIN as u8 } else { 0 }),
         }
-    });
+    }
 }
 
 #[inline(always)]

@@ -51,6 +51,52 @@ impl Window {
     }
 }
 
+/// Walks the windows of an output row.
+///
+/// Windows that lie inside of the input's columns have the same taps and move by `base`, so that a whole row costs
+/// little more geometry than one window.
+pub(super) struct Windows<'a> {
+    shape: &'a PoolShape,
+    row: usize,
+    /// Output columns whose windows lie inside of the input's columns.
+    inside: Range<usize>,
+    next: usize,
+    pub(super) window: Window,
+    /// Channel 0 of the window's elements is at `base` + tap.
+    pub(super) base: usize,
+    taps: [usize; MAX_TAPS],
+    len: usize,
+}
+
+impl Windows<'_> {
+    /// Goes to the window of the next output column.
+    #[inline(always)]
+    pub(super) fn advance(&mut self) {
+        let (shape, ox) = (self.shape, self.next);
+        self.next += 1;
+        if ox > self.inside.start && ox < self.inside.end {
+            self.base += shape.stride[1] * shape.channels;
+        } else {
+            self.list(ox);
+        }
+    }
+
+    fn list(&mut self, ox: usize) {
+        self.window = self.shape.window(self.row, ox);
+        (self.base, self.len) = (0, 0);
+        let (taps, len) = (&mut self.taps, &mut self.len);
+        self.shape.taps(&self.window, |at| {
+            taps[*len] = at;
+            *len += 1;
+        });
+    }
+
+    #[inline(always)]
+    pub(super) fn taps(&self) -> &[usize] {
+        &self.taps[..self.len]
+    }
+}
+
 impl PoolShape {
     /// Fails unless all sizes are usable and fit into memory.
     pub(super) fn check(&self) -> Result<(), KernelError> {
@@ -146,41 +192,19 @@ impl PoolShape {
         }
     }
 
-    /// Whether [`each_window`](Self::each_window) has room for the window's elements.
+    /// Whether [`windows`](Self::windows) has room for the window's elements.
     pub(super) fn is_small(&self) -> bool {
         self.kernel[0] * self.kernel[1] <= MAX_TAPS
     }
 
-    /// Calls `f(ox, window, base, taps)` for every output column of row `row`: channel 0 of the window's elements is
-    /// at `base + tap`. The windows must be [small](Self::is_small).
-    ///
-    /// Windows that lie inside of the input's columns have the same taps and move by `base`, so that a whole row
-    /// costs little more geometry than one window.
+    /// The windows of output row `row`, which must be [small](Self::is_small).
     #[inline(always)]
-    pub(super) fn each_window(
-        &self,
-        row: usize,
-        mut f: impl FnMut(usize, &Window, usize, &[usize]),
-    ) {
+    pub(super) fn windows(&self, row: usize) -> Windows<'_> {
         let (stride, pad) = (self.stride[1], self.pads[1]);
         let reach = (self.kernel[1] - 1) * self.dilation[1];
-        let first = pad.div_ceil(stride);
-        let end = (self.width + pad).saturating_sub(reach).div_ceil(stride);
-        let (mut list, mut len) = ([0; MAX_TAPS], 0);
-        let mut window = self.window(row, 0);
-        for ox in 0..self.out[1] {
-            let mut base = 0;
-            if ox > first && ox < end {
-                base = (ox - first) * stride * self.channels;
-            } else {
-                (window, len) = (self.window(row, ox), 0);
-                self.taps(&window, |at| {
-                    list[len] = at;
-                    len += 1;
-                });
-            }
-            f(ox, &window, base, &list[..len]);
-        }
+        let inside = pad.div_ceil(stride)..(self.width + pad).saturating_sub(reach).div_ceil(stride);
+        let window = self.window(row, 0);
+        Windows { shape: self, row, inside, next: 0, window, base: 0, taps: [0; MAX_TAPS], len: 0 }
     }
 
     /// Folds each channel of `window` with `f` and passes every result to `done(channel, value)`. Blocks of

@@ -98,9 +98,7 @@ impl Dequantize {
         if self.inner == 1 {
             let rows = split::rows_per_task(axis * 4);
             split::chunks(par, y, rows * axis, |i, y| {
-                for (r, y) in y.chunks_mut(axis).enumerate() {
-                    self.row(q, (i * rows + r) * axis, y);
-                }
+                self.rows(q, i * rows * axis, y);
             });
         } else {
             split::chunks(par, y, self.inner, |i, y| {
@@ -128,22 +126,22 @@ impl Dequantize {
         }
     }
 
-    fn row8<const S: bool>(&self, q: &[u8], y: &mut [f32]) {
+    fn rows8<const S: bool>(&self, q: &[u8], y: &mut [f32]) {
         let (scales, zero_points) = (&self.scales[..], &self.zero_points[..]);
         if self.small {
-            dequantize8_row::<S>(self.cpu, q, y, scales, zero_points);
+            dequantize8_rows::<S>(self.cpu, q, y, scales, zero_points);
         } else {
-            dequantize8_row_any::<S>(self.cpu, q, y, scales, zero_points);
+            dequantize8_rows_any::<S>(self.cpu, q, y, scales, zero_points);
         }
     }
 
-    fn row(&self, q: Codes<'_>, start: usize, y: &mut [f32]) {
+    fn rows(&self, q: Codes<'_>, start: usize, y: &mut [f32]) {
         let (s, z) = (&self.scales[..], &self.zero_points[..]);
         match q {
-            Codes::U8(q) => self.row8::<false>(&q[start..][..y.len()], y),
-            Codes::S8(q) => self.row8::<true>(&q[start..][..y.len()], y),
-            Codes::S16(q) => dequantize16_row(self.cpu, &q[start..][..y.len()], y, s, z),
-            Codes::S32(q) => dequantize32_row(self.cpu, &q[start..][..y.len()], y, s, z),
+            Codes::U8(q) => self.rows8::<false>(&q[start..][..y.len()], y),
+            Codes::S8(q) => self.rows8::<true>(&q[start..][..y.len()], y),
+            Codes::S16(q) => dequantize16_rows(self.cpu, &q[start..][..y.len()], y, s, z),
+            Codes::S32(q) => dequantize32_rows(self.cpu, &q[start..][..y.len()], y, s, z),
         }
     }
 }
@@ -155,13 +153,13 @@ pub(crate) fn value(q: i32, scale: f32, zero_point: i32) -> f32 {
 }
 
 quads!(fn dequantize8[const S: bool][S] = dequantize8_quads, dequantize8_body(q: &[u8], y: &mut [f32], scale: f32, zero_point: i32), y.len());
-quads!(fn dequantize8_row[const S: bool][S] = dequantize8_row_quads, dequantize8_row_body(q: &[u8], y: &mut [f32], scales: &[f32], zero_points: &[i32]), y.len());
+quads!(fn dequantize8_rows[const S: bool][S] = dequantize8_rows_quads, dequantize8_rows_body(q: &[u8], y: &mut [f32], scales: &[f32], zero_points: &[i32]), scales.len());
 multiversion!(fn dequantize8_any[const S: bool][S] = dequantize8_body(q: &[u8], y: &mut [f32], scale: f32, zero_point: i32));
 multiversion!(fn dequantize16 = dequantize16_body(q: &[i16], y: &mut [f32], scale: f32, zero_point: i32));
 multiversion!(fn dequantize32 = dequantize32_body(q: &[i32], y: &mut [f32], scale: f32, zero_point: i32));
-multiversion!(fn dequantize8_row_any[const S: bool][S] = dequantize8_row_body(q: &[u8], y: &mut [f32], scales: &[f32], zero_points: &[i32]));
-multiversion!(fn dequantize16_row = dequantize16_row_body(q: &[i16], y: &mut [f32], scales: &[f32], zero_points: &[i32]));
-multiversion!(fn dequantize32_row = dequantize32_row_body(q: &[i32], y: &mut [f32], scales: &[f32], zero_points: &[i32]));
+multiversion!(fn dequantize8_rows_any[const S: bool][S] = dequantize8_rows_body(q: &[u8], y: &mut [f32], scales: &[f32], zero_points: &[i32]));
+multiversion!(fn dequantize16_rows = dequantize16_rows_body(q: &[i16], y: &mut [f32], scales: &[f32], zero_points: &[i32]));
+multiversion!(fn dequantize32_rows = dequantize32_rows_body(q: &[i32], y: &mut [f32], scales: &[f32], zero_points: &[i32]));
 
 #[inline(always)]
 fn dequantize8_quads<Q: Quad, const S: bool>(
@@ -177,15 +175,17 @@ fn dequantize8_quads<Q: Quad, const S: bool>(
 }
 
 #[inline(always)]
-fn dequantize8_row_quads<Q: Quad, const S: bool>(
+fn dequantize8_rows_quads<Q: Quad, const S: bool>(
     q: &[u8],
     y: &mut [f32],
     scales: &[f32],
     zero_points: &[i32],
 ) {
-    for at in blocks(y.len(), Q::N) {
-        let v = Q::codes::<S>(&q[at..]).sub(Q::load_i32(&zero_points[at..]));
-        v.mul(Q::load(&scales[at..])).store(&mut y[at..]);
+    for (q, y) in q.chunks_exact(scales.len()).zip(y.chunks_exact_mut(scales.len())) {
+        for at in blocks(scales.len(), Q::N) {
+            let v = Q::codes::<S>(&q[at..]).sub(Q::load_i32(&zero_points[at..]));
+            v.mul(Q::load(&scales[at..])).store(&mut y[at..]);
+        }
     }
 }
 
@@ -218,34 +218,36 @@ fn dequantize_span<T: Copy>(
 }
 
 #[inline(always)]
-fn dequantize8_row_body<const S: bool>(
+fn dequantize8_rows_body<const S: bool>(
     q: &[u8],
     y: &mut [f32],
     scales: &[f32],
     zero_points: &[i32],
 ) {
-    dequantize_row(q, y, scales, zero_points, widen::<S>);
+    dequantize_rows(q, y, scales, zero_points, widen::<S>);
 }
 
 #[inline(always)]
-fn dequantize16_row_body(q: &[i16], y: &mut [f32], scales: &[f32], zero_points: &[i32]) {
-    dequantize_row(q, y, scales, zero_points, i32::from);
+fn dequantize16_rows_body(q: &[i16], y: &mut [f32], scales: &[f32], zero_points: &[i32]) {
+    dequantize_rows(q, y, scales, zero_points, i32::from);
 }
 
 #[inline(always)]
-fn dequantize32_row_body(q: &[i32], y: &mut [f32], scales: &[f32], zero_points: &[i32]) {
-    dequantize_row(q, y, scales, zero_points, |q| q);
+fn dequantize32_rows_body(q: &[i32], y: &mut [f32], scales: &[f32], zero_points: &[i32]) {
+    dequantize_rows(q, y, scales, zero_points, |q| q);
 }
 
 #[inline(always)]
-fn dequantize_row<T: Copy>(
+fn dequantize_rows<T: Copy>(
     q: &[T],
     y: &mut [f32],
     scales: &[f32],
     zero_points: &[i32],
     code: impl Fn(T) -> i32,
 ) {
-    for (((y, &q), &s), &z) in y.iter_mut().zip(q).zip(scales).zip(zero_points) {
-        *y = value(code(q), s, z);
+    for (q, y) in q.chunks(scales.len()).zip(y.chunks_mut(scales.len())) {
+        for (((y, &q), &s), &z) in y.iter_mut().zip(q).zip(scales).zip(zero_points) {
+            *y = value(code(q), s, z);
+        }
     }
 }

@@ -8,10 +8,10 @@
 use super::from_f32::Quantize;
 use crate::cpu::Cpu;
 use crate::error::{KernelError, check_len, checked_product};
-use crate::multiversion::multiversion;
 use crate::numeric::{clamp, rne, widen};
 use crate::par::{DisjointMut, Parallel};
 use crate::sign::Sign;
+use crate::simd::{MAX_LANES, MAX_SUM, Quad, Real, blocks, quads};
 use crate::split;
 
 /// What quantizing a row found.
@@ -80,43 +80,65 @@ impl DynamicQuantize {
     }
 
     fn row(&self, x: &[f32], y: &mut [u8]) -> RowQuantization {
-        let (lo, hi) = range(self.cpu, x);
+        let mut ends = (0.0, 0.0);
+        range(self.cpu, x, &mut ends);
+        let (lo, hi) = ends;
         let scale = (hi - lo) / 255.0;
         let scale = if scale == 0.0 { 1.0 } else { scale };
         let zero_point = rne(clamp(-lo / scale, 0.0, 255.0)) + self.sign.min();
         Quantize::unchecked(self.cpu, scale, zero_point, self.sign).slice(x, y);
-        let sum = match self.sign {
-            Sign::U8 => sum::<false>(self.cpu, y),
-            Sign::S8 => sum::<true>(self.cpu, y),
-        };
+        let mut sum = 0;
+        match self.sign {
+            Sign::U8 => codes_sum::<false>(self.cpu, y, &mut sum),
+            Sign::S8 => codes_sum::<true>(self.cpu, y, &mut sum),
+        }
         RowQuantization { scale, zero_point, sum }
     }
 }
 
-multiversion!(fn range = range_body(x: &[f32]) -> (f32, f32));
-multiversion!(fn sum[const S: bool][S] = sum_body(codes: &[u8]) -> i32);
+quads!(fn codes_sum[const S: bool][S] = codes_sum_quads, codes_sum_body(codes: &[u8], sum: &mut i32), codes.len());
+quads!(fn range[][] = range_quads, range_body(x: &[f32], range: &mut (f32, f32)), x.len());
 
-/// The least and the greatest of 0 and the elements that are not NaN. No order of comparisons changes them, except
-/// in the sign of a zero, which no code depends on.
+/// Extends `range` to the elements that are not NaN. No order of comparisons changes the result, except in the sign
+/// of a zero, which no code depends on.
 #[inline(always)]
-fn range_body(x: &[f32]) -> (f32, f32) {
-    const LANES: usize = 64;
-    let min = |a: f32, b: f32| if b < a { b } else { a };
-    let max = |a: f32, b: f32| if b > a { b } else { a };
-    let (mut lo, mut hi) = ([0f32; LANES], [0f32; LANES]);
-    let (blocks, tail) = x.as_chunks::<LANES>();
-    for block in blocks {
-        for ((lo, hi), &x) in lo.iter_mut().zip(&mut hi).zip(block) {
-            (*lo, *hi) = (min(*lo, x), max(*hi, x));
-        }
-    }
-    for ((lo, hi), &x) in lo.iter_mut().zip(&mut hi).zip(tail) {
-        (*lo, *hi) = (min(*lo, x), max(*hi, x));
-    }
-    (lo.into_iter().fold(0.0, min), hi.into_iter().fold(0.0, max))
+fn range_body(x: &[f32], range: &mut (f32, f32)) {
+    let (lo, hi) = x.iter().fold(*range, |(lo, hi), &x| (Real::min(lo, x), Real::max(hi, x)));
+    *range = (lo, hi);
 }
 
 #[inline(always)]
-fn sum_body<const S: bool>(codes: &[u8]) -> i32 {
-    codes.iter().map(|&code| widen::<S>(code)).sum()
+fn range_quads<Q: Quad>(x: &[f32], range: &mut (f32, f32)) {
+    let (mut lo, mut hi) = (Q::splat(range.0), Q::splat(range.1));
+    for at in blocks(x.len(), Q::N) {
+        let v = Q::load(&x[at..]);
+        (lo, hi) = (lo.min(v), hi.max(v));
+    }
+    for end in [lo, hi] {
+        let mut lanes = [0.0; MAX_LANES];
+        end.store(&mut lanes);
+        range_body(&lanes[..Q::N], range);
+    }
+}
+
+/// Adds the codes to `sum`.
+#[inline(always)]
+fn codes_sum_body<const S: bool>(codes: &[u8], sum: &mut i32) {
+    *sum += codes.iter().map(|&code| widen::<S>(code)).sum::<i32>();
+}
+
+#[inline(always)]
+fn codes_sum_quads<Q: Quad, const S: bool>(codes: &[u8], sum: &mut i32) {
+    for codes in codes.chunks(MAX_SUM * Q::N) {
+        let (whole, tail) = codes.split_at(codes.len() - codes.len() % Q::N);
+        let mut sums = Q::no_sums();
+        for codes in whole.chunks_exact(Q::N) {
+            sums = Q::add_codes::<S>(sums, codes);
+        }
+        let mut lanes = [0.0; MAX_LANES];
+        Q::from_sums(sums).store(&mut lanes);
+        // Each lane is an integer below 2¹⁵.
+        *sum += lanes.iter().map(|&lane| lane as i32).sum::<i32>();
+        codes_sum_body::<S>(tail, sum);
+    }
 }

@@ -141,7 +141,7 @@ fn quantize8_quads<Q: Quad, const S: bool>(x: &[f32], y: &mut [u8], q: &Quantize
     let (scale, codes) = (Q::splat(q.scale), q.codes());
     let hi = Q::splat(codes.offsets().1);
     for at in blocks(y.len(), Q::N) {
-        let v = Q::load(&x[at..]).div(scale).min_or_nan(hi);
+        let v = Q::load(&x[at..]).div(scale).min(hi);
         v.store_codes::<S>(codes, &mut y[at..]);
     }
 }

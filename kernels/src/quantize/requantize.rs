@@ -73,12 +73,10 @@ impl Requantize {
         }
         let rows = split::rows_per_task(axis);
         split::chunks(par, y, rows * axis, |i, y| {
-            for (r, y) in y.chunks_mut(axis).enumerate() {
-                let acc = &acc[(i * rows + r) * axis..][..axis];
-                match self.sign {
-                    Sign::U8 => requantize_row::<false>(self.cpu, acc, y, &self.multipliers, codes),
-                    Sign::S8 => requantize_row::<true>(self.cpu, acc, y, &self.multipliers, codes),
-                }
+            let acc = &acc[i * rows * axis..][..y.len()];
+            match self.sign {
+                Sign::U8 => requantize_rows::<false>(self.cpu, acc, y, &self.multipliers, codes),
+                Sign::S8 => requantize_rows::<true>(self.cpu, acc, y, &self.multipliers, codes),
             }
         });
         Ok(())
@@ -86,7 +84,7 @@ impl Requantize {
 }
 
 quads!(fn requantize_span[const S: bool][S] = requantize_span_quads, requantize_span_body(acc: &[i32], y: &mut [u8], m: f32, codes: Codes), y.len());
-quads!(fn requantize_row[const S: bool][S] = requantize_row_quads, requantize_row_body(acc: &[i32], y: &mut [u8], m: &[f32], codes: Codes), y.len());
+quads!(fn requantize_rows[const S: bool][S] = requantize_rows_quads, requantize_rows_body(acc: &[i32], y: &mut [u8], m: &[f32], codes: Codes), m.len());
 
 /// One requantized value; `lo` and `hi` are the bounds less the zero point.
 #[inline(always)]
@@ -102,9 +100,11 @@ fn requantize_span_body<const S: bool>(acc: &[i32], y: &mut [u8], m: f32, codes:
 }
 
 #[inline(always)]
-fn requantize_row_body<const S: bool>(acc: &[i32], y: &mut [u8], m: &[f32], codes: Codes) {
-    for ((y, &acc), &m) in y.iter_mut().zip(acc).zip(m) {
-        *y = codes.of(acc as f32 * m) as u8;
+fn requantize_rows_body<const S: bool>(acc: &[i32], y: &mut [u8], m: &[f32], codes: Codes) {
+    for (acc, y) in acc.chunks(m.len()).zip(y.chunks_mut(m.len())) {
+        for ((y, &acc), &m) in y.iter_mut().zip(acc).zip(m) {
+            *y = codes.of(acc as f32 * m) as u8;
+        }
     }
 }
 
@@ -117,21 +117,23 @@ fn requantize_span_quads<Q: Quad, const S: bool>(
 ) {
     let (acc, m, hi) = (&acc[..y.len()], Q::splat(m), Q::splat(codes.offsets().1));
     for at in blocks(y.len(), Q::N) {
-        let v = Q::load_i32(&acc[at..]).mul(m).min_or_nan(hi);
+        let v = Q::load_i32(&acc[at..]).mul(m).min(hi);
         v.store_codes::<S>(codes, &mut y[at..]);
     }
 }
 
 #[inline(always)]
-fn requantize_row_quads<Q: Quad, const S: bool>(
+fn requantize_rows_quads<Q: Quad, const S: bool>(
     acc: &[i32],
     y: &mut [u8],
     m: &[f32],
     codes: Codes,
 ) {
     let hi = Q::splat(codes.offsets().1);
-    for at in blocks(y.len(), Q::N) {
-        let v = Q::load_i32(&acc[at..]).mul(Q::load(&m[at..])).min_or_nan(hi);
-        v.store_codes::<S>(codes, &mut y[at..]);
+    for (acc, y) in acc.chunks_exact(m.len()).zip(y.chunks_exact_mut(m.len())) {
+        for at in blocks(m.len(), Q::N) {
+            let v = Q::load_i32(&acc[at..]).mul(Q::load(&m[at..])).min(hi);
+            v.store_codes::<S>(codes, &mut y[at..]);
+        }
     }
 }

@@ -27,8 +27,10 @@ pub(crate) trait Real: Copy {
     fn div(self, b: Self) -> Self;
     /// `self · b + c`, rounded once.
     fn mul_add(self, b: Self, c: Self) -> Self;
-    /// The lesser, and `self` where that is NaN.
-    fn min_or_nan(self, b: Self) -> Self;
+    /// `b` where that is less, else `self`: the lesser, and `self` where one is NaN.
+    fn min(self, b: Self) -> Self;
+    /// `b` where that is greater, else `self`.
+    fn max(self, b: Self) -> Self;
 }
 
 impl Real for f32 {
@@ -63,8 +65,13 @@ impl Real for f32 {
     }
 
     #[inline(always)]
-    fn min_or_nan(self, b: Self) -> Self {
+    fn min(self, b: Self) -> Self {
         if b < self { b } else { self }
+    }
+
+    #[inline(always)]
+    fn max(self, b: Self) -> Self {
+        if b > self { b } else { self }
     }
 }
 
@@ -120,6 +127,9 @@ pub(crate) trait Quad: Real {
 
 /// Codes that fit into the 16 bits of a [`Quad::Sums`].
 pub(crate) const MAX_SUM: usize = 128;
+
+/// The largest [`Quad::N`].
+pub(crate) const MAX_LANES: usize = 64;
 
 /// A register of bytes.
 pub(crate) trait Bytes: Copy {

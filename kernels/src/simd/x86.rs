@@ -23,7 +23,7 @@ macro_rules! parts4 {
 /// Defines the quad of one register width.
 macro_rules! quad {
     ($name:ident, $bytes:ident, $doc:literal, $n:literal, $ps:ty, $si:ty,
-     [$splat:ident, $add:ident, $sub:ident, $mul:ident, $div:ident, $fma:ident, $min:ident],
+     [$splat:ident, $add:ident, $sub:ident, $mul:ident, $div:ident, $fma:ident, $min:ident, $max:ident],
      [$load_ps:ident, $store_ps:ident, $load_si:ident, $store_si:ident],
      [$to_ps:ident, $to_i32:ident, $pack32:ident, $packs16:ident, $packus16:ident, $adds16:ident],
      [$splat8:ident, $splat16:ident, $max_u8:ident, $min_u8:ident, $max_i8:ident, $min_i8:ident],
@@ -76,11 +76,18 @@ macro_rules! quad {
             }
 
             #[inline(always)]
-            fn min_or_nan(self, b: Self) -> Self {
+            fn min(self, b: Self) -> Self {
                 // The instruction gives its second operand where one is NaN.
                 let ([a0, a1, a2, a3], [b0, b1, b2, b3]) = (self.0, b.0);
                 // SAFETY: as above.
                 unsafe { Self([$min(b0, a0), $min(b1, a1), $min(b2, a2), $min(b3, a3)]) }
+            }
+
+            #[inline(always)]
+            fn max(self, b: Self) -> Self {
+                let ([a0, a1, a2, a3], [b0, b1, b2, b3]) = (self.0, b.0);
+                // SAFETY: as above.
+                unsafe { Self([$max(b0, a0), $max(b1, a1), $max(b2, a2), $max(b3, a3)]) }
             }
         }
 
@@ -176,7 +183,7 @@ quad!(
     16,
     __m128,
     __m128i,
-    [_mm_set1_ps, _mm_add_ps, _mm_sub_ps, _mm_mul_ps, _mm_div_ps, _mm_fmadd_ps, _mm_min_ps],
+    [_mm_set1_ps, _mm_add_ps, _mm_sub_ps, _mm_mul_ps, _mm_div_ps, _mm_fmadd_ps, _mm_min_ps, _mm_max_ps],
     [_mm_loadu_ps, _mm_storeu_ps, _mm_loadu_si128, _mm_storeu_si128],
     [
         _mm_cvtepi32_ps,
@@ -204,7 +211,8 @@ quad!(
         _mm256_mul_ps,
         _mm256_div_ps,
         _mm256_fmadd_ps,
-        _mm256_min_ps
+        _mm256_min_ps,
+        _mm256_max_ps
     ],
     [_mm256_loadu_ps, _mm256_storeu_ps, _mm256_loadu_si256, _mm256_storeu_si256],
     [
@@ -240,7 +248,8 @@ quad!(
         _mm512_mul_ps,
         _mm512_div_ps,
         _mm512_fmadd_ps,
-        _mm512_min_ps
+        _mm512_min_ps,
+        _mm512_max_ps
     ],
     [_mm512_loadu_ps, _mm512_storeu_ps, _mm512_loadu_si512, _mm512_storeu_si512],
     [
