@@ -81,7 +81,5 @@ fn extremum_body<const MAX: bool, const S: bool>(
     b: &[u8],
     y: &mut [u8],
 ) {
-    shapes.map(start, a, b, y, |a, b| {
-        if (widen::<S>(a) < widen::<S>(b)) == MAX { b } else { a }
-    });
+    shapes.map(start, a, b, y, |a, b| if (widen::<S>(a) < widen::<S>(b)) == MAX { b } else { a });
 }

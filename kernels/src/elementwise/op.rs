@@ -48,12 +48,7 @@ multiversion!(fn plain_row[O: Op, const S: bool][O, S] = plain_row_body(row: Row
 
 /// The definition.
 #[inline(always)]
-fn plain_row_body<O: Op, const S: bool>(
-    row: Row<'_, u8, u8>,
-    y: &mut [u8],
-    op: O,
-    codes: Codes,
-) {
+fn plain_row_body<O: Op, const S: bool>(row: Row<'_, u8, u8>, y: &mut [u8], op: O, codes: Codes) {
     let value = |code: u8| widen::<S>(code) as f32;
     let code = |v: f32| codes.of(v) as u8;
     match row {

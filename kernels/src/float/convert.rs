@@ -184,7 +184,13 @@ mod tests {
             .iter()
             .flat_map(|&h| {
                 let bits = f16::from_bits(h).to_f32().to_bits();
-                [bits, bits ^ 1, bits | 0x1000, bits | 0xfff, u32::from(h).wrapping_mul(2_654_435_761)]
+                [
+                    bits,
+                    bits ^ 1,
+                    bits | 0x1000,
+                    bits | 0xfff,
+                    u32::from(h).wrapping_mul(2_654_435_761),
+                ]
             })
             .map(f32::from_bits)
             .filter(|v| !v.is_nan())

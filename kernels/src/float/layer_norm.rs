@@ -32,7 +32,11 @@ impl LayerNorm {
         bias: Vec<f32>,
     ) -> Result<Self, KernelError> {
         if scale.is_empty() {
-            return Err(KernelError::invalid("the normalized axis", 0, "at least one element long"));
+            return Err(KernelError::invalid(
+                "the normalized axis",
+                0,
+                "at least one element long",
+            ));
         }
         if !(epsilon.is_finite() && epsilon >= 0.0) {
             return Err(KernelError::invalid("epsilon", epsilon, "finite and not negative"));

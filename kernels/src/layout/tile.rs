@@ -75,9 +75,11 @@ fn wide_tiles<V: Bytes, const E: usize>(t: Transpose, x: &[[u8; E]], y: &mut [[u
                 for (j, row) in rows.iter_mut().enumerate().take(short) {
                     *row = V::load(x[j * x_stride..].as_flattened());
                 }
-                transpose_lanes::<V, E>(&mut rows);
-                for (i, row) in rows.into_iter().enumerate().take(short) {
-                    row.store_lanes(y[(a + i) * y_stride + b..].as_flattened_mut(), short * y_stride * E);
+                for (i, row) in transpose_lanes::<V, E>(rows).into_iter().enumerate().take(short) {
+                    row.store_lanes(
+                        y[(a + i) * y_stride + b..].as_flattened_mut(),
+                        short * y_stride * E,
+                    );
                 }
             }
         }
@@ -91,8 +93,7 @@ fn wide_tiles<V: Bytes, const E: usize>(t: Transpose, x: &[[u8; E]], y: &mut [[u
                 for (j, row) in rows.iter_mut().enumerate().take(short) {
                     *row = V::load_lanes(x[j * x_stride..].as_flattened(), lanes);
                 }
-                transpose_lanes::<V, E>(&mut rows);
-                for (i, row) in rows.into_iter().enumerate().take(short) {
+                for (i, row) in transpose_lanes::<V, E>(rows).into_iter().enumerate().take(short) {
                     row.store(y[(a + i) * y_stride + b..].as_flattened_mut());
                 }
             }
@@ -104,17 +105,24 @@ fn wide_tiles<V: Bytes, const E: usize>(t: Transpose, x: &[[u8; E]], y: &mut [[u
 
 /// Transposes the tile in each lane; the first `16 / E` registers are its rows.
 #[inline(always)]
-fn transpose_lanes<V: Bytes, const E: usize>(rows: &mut [V; ROW]) {
-    let half = ROW / E / 2;
-    let mut rounds = half;
-    while rounds > 0 {
-        let from = *rows;
-        for i in 0..half {
-            rows[2 * i] = from[i].unpack_low::<E>(from[i + half]);
-            rows[2 * i + 1] = from[i].unpack_high::<E>(from[i + half]);
-        }
-        rounds /= 2;
+fn transpose_lanes<V: Bytes, const E: usize>(rows: [V; ROW]) -> [V; ROW] {
+    let rows = interleave::<V, E>(interleave::<V, E>(rows));
+    match E {
+        1 => interleave::<V, E>(interleave::<V, E>(rows)),
+        2 => interleave::<V, E>(rows),
+        _ => rows,
     }
+}
+
+/// One of the rounds, log2 of the number of rows.
+#[inline(always)]
+fn interleave<V: Bytes, const E: usize>(from: [V; ROW]) -> [V; ROW] {
+    let (mut rows, half) = (from, ROW / E / 2);
+    for i in 0..half {
+        rows[2 * i] = from[i].unpack_low::<E>(from[i + half]);
+        rows[2 * i + 1] = from[i].unpack_high::<E>(from[i + half]);
+    }
+    rows
 }
 
 fn transpose_tiles<const E: usize>(t: Transpose, x: &[[u8; E]], y: &mut [[u8; E]]) {
@@ -212,4 +220,45 @@ fn transpose_any<const E: usize>(tile: &Tile) -> Tile {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::split::testing::cpus;
+    use proptest::prelude::*;
+
+    fn check<const E: usize>(t: Transpose) {
+        let bytes = |n: usize| -> Vec<[u8; E]> {
+            (0..n * E)
+                .map(|i| ((i as u32).wrapping_mul(2_654_435_761) >> 24) as u8)
+                .collect::<Vec<u8>>()
+                .as_chunks()
+                .0
+                .to_vec()
+        };
+        let x = bytes((t.b_len - 1) * t.x_stride + t.a_len);
+        for cpu in cpus() {
+            let mut y = vec![[0; E]; (t.a_len - 1) * t.y_stride + t.b_len];
+            t.run(cpu, &x, &mut y);
+            for (i, y) in y.iter().enumerate() {
+                let (a, b) = (i / t.y_stride, i % t.y_stride);
+                let want = if b < t.b_len { x[a + b * t.x_stride] } else { [0; E] };
+                assert_eq!(*y, want, "{} at {a}, {b}", cpu.isa());
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_isa_transposes_and_writes_nothing_else(
+            a_len in 1usize..140, b_len in 1usize..140, x_more in 0usize..90, y_more in 0usize..90,
+        ) {
+            let t = Transpose { x_stride: a_len + x_more, y_stride: b_len + y_more, a_len, b_len };
+            check::<1>(t);
+            check::<2>(t);
+            check::<4>(t);
+            check::<8>(t);
+        }
+    }
 }

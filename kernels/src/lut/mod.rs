@@ -162,6 +162,29 @@ mod tests {
     }
 
     #[test]
+    fn requantizes_every_code_as_the_two_steps_do() {
+        let cpu = Cpu::detect();
+        let codes: Vec<u8> = (0..=255).collect();
+        for (from, to) in [(Sign::U8, Sign::S8), (Sign::S8, Sign::U8), (Sign::S8, Sign::S8)] {
+            for (s, z, sy, zy) in [(0.1f32, 5, 0.1f32, 5), (0.03, 100, 0.07, -3), (1.0, 0, 0.5, 9)]
+            {
+                let (z, zy) = (z.clamp(from.min(), from.max()), zy.clamp(to.min(), to.max()));
+                let quantize = Quantize::new(cpu, sy, zy, to).unwrap();
+                let lut = Lut::requantize(cpu, (from, s, z), &quantize).unwrap();
+                let mut y = vec![0; 256];
+                lut.run(&Serial, &codes, &mut y).unwrap();
+                for (&b, &y) in codes.iter().zip(&y) {
+                    let v = ((from.value(b) - z) as f32 * s / sy).round_ties_even() as i32 + zy;
+                    assert_eq!(to.value(y), v.clamp(to.min(), to.max()));
+                }
+            }
+        }
+        let s16 = Quantize::new_s16(cpu, 1.0, 0).unwrap();
+        assert!(Lut::requantize(cpu, (Sign::U8, 1.0, 0), &s16).is_err());
+        assert!(Lut::requantize(cpu, (Sign::U8, 0.0, 0), &s16).is_err());
+    }
+
+    #[test]
     fn lengths_must_agree() {
         let lut = Lut::from_fn(Cpu::detect(), |b| b);
         assert!(lut.run(&Serial, &[1, 2], &mut [0]).is_err());

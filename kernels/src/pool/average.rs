@@ -133,12 +133,7 @@ multiversion!(fn average8_large[const S: bool][S] = average8_body(pool: &Average
 multiversion!(fn average_f32 = average_f32_body(pool: &AveragePoolF32, row: usize, x: &[f32], y: &mut [f32]));
 
 #[inline(always)]
-fn average8_quads<Q: Quad, const S: bool>(
-    pool: &AveragePool8,
-    row: usize,
-    x: &[u8],
-    y: &mut [u8],
-) {
+fn average8_quads<Q: Quad, const S: bool>(pool: &AveragePool8, row: usize, x: &[u8], y: &mut [u8]) {
     let AveragePool8 { shape, sides, include_pad, .. } = pool;
     let codes = sides.codes();
     let hi = Q::splat(codes.offsets().1);
@@ -151,14 +146,25 @@ fn average8_quads<Q: Quad, const S: bool>(
         let (m, start) = (sides.multiplier(n), -(taps.len() as i32 * sides.x.1));
         let (m, start) = (Q::splat(m), Q::splat(start as f32));
         for c in blocks(y.len(), Q::N) {
-            let mut sums = Q::no_sums();
-            for &tap in taps {
-                sums = Q::add_codes::<S>(sums, &x[tap + c..]);
-            }
+            let sums = match taps.len() {
+                // Taps of a length known to the compiler cost no loop.
+                4 => sum_taps::<Q, S>(&x[c..], &taps[..4]),
+                9 => sum_taps::<Q, S>(&x[c..], &taps[..9]),
+                _ => sum_taps::<Q, S>(&x[c..], taps),
+            };
             let v = Q::from_sums(sums).add(start).mul(m).min(hi);
             v.store_codes::<S>(codes, &mut y[c..]);
         }
     }
+}
+
+#[inline(always)]
+fn sum_taps<Q: Quad, const S: bool>(x: &[u8], taps: &[usize]) -> Q::Sums {
+    let mut sums = Q::no_sums();
+    for &tap in taps {
+        sums = Q::add_codes::<S>(sums, &x[tap..]);
+    }
+    sums
 }
 
 #[inline(always)]

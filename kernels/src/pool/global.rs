@@ -78,7 +78,21 @@ quads!(fn mean[const S: bool][S] = mean_quads, mean_body(pool: &GlobalAveragePoo
 multiversion!(fn mean_large[const S: bool][S] = mean_body(pool: &GlobalAveragePool8, c: usize, x: &[u8], y: &mut [u8]));
 
 #[inline(always)]
-fn mean_quads<Q: Quad, const S: bool>(
+fn mean_quads<Q: Quad, const S: bool>(pool: &GlobalAveragePool8, c: usize, x: &[u8], y: &mut [u8]) {
+    /// Blocks of channels taken together, so that more of each pixel's line is read at a time.
+    const TOGETHER: usize = 4;
+    let mut at = 0;
+    while y.len() - at >= TOGETHER * Q::N {
+        mean_blocks::<Q, S, TOGETHER>(pool, c + at, x, &mut y[at..]);
+        at += TOGETHER * Q::N;
+    }
+    for block in blocks(y.len(), Q::N).filter(|&block| block + Q::N > at) {
+        mean_blocks::<Q, S, 1>(pool, c + block, x, &mut y[block..]);
+    }
+}
+
+#[inline(always)]
+fn mean_blocks<Q: Quad, const S: bool, const B: usize>(
     pool: &GlobalAveragePool8,
     c: usize,
     x: &[u8],
@@ -87,16 +101,21 @@ fn mean_quads<Q: Quad, const S: bool>(
     let GlobalAveragePool8 { sides, pixels, channels, .. } = *pool;
     let (codes, m) = (sides.codes(), Q::splat(sides.multiplier(pixels)));
     let hi = Q::splat(codes.offsets().1);
-    for at in blocks(y.len(), Q::N) {
-        let mut total = Q::splat(-(pixels as i32 * sides.x.1) as f32);
-        for x in x.chunks(MAX_SUM * channels) {
-            let mut sums = Q::no_sums();
-            for pixel in x.chunks_exact(channels) {
-                sums = Q::add_codes::<S>(sums, &pixel[c + at..]);
+    let mut totals = [Q::splat(-(pixels as i32 * sides.x.1) as f32); B];
+    for x in x.chunks(MAX_SUM * channels) {
+        let mut sums = [Q::no_sums(); B];
+        for pixel in x.chunks_exact(channels) {
+            let pixel = &pixel[c..];
+            for (i, sums) in sums.iter_mut().enumerate() {
+                *sums = Q::add_codes::<S>(*sums, &pixel[i * Q::N..]);
             }
-            total = total.add(Q::from_sums(sums));
         }
-        total.mul(m).min(hi).store_codes::<S>(codes, &mut y[at..]);
+        for (total, sums) in totals.iter_mut().zip(sums) {
+            *total = total.add(Q::from_sums(sums));
+        }
+    }
+    for (i, total) in totals.into_iter().enumerate() {
+        total.mul(m).min(hi).store_codes::<S>(codes, &mut y[i * Q::N..]);
     }
 }
 

@@ -77,18 +77,25 @@ fn max8_quads<Q: Quad, const S: bool>(shape: &PoolShape, row: usize, x: &[u8], y
     for y in y.chunks_mut(shape.channels) {
         windows.advance();
         let x = &x[windows.base..];
-        match windows.taps().split_first() {
-            Some((&first, rest)) => {
-                for c in blocks(y.len(), Q::N) {
-                    let mut max = Q::Bytes::load(&x[first + c..]);
-                    for &tap in rest {
-                        max = max.max::<S>(Q::Bytes::load(&x[tap + c..]));
-                    }
-                    max.store(&mut y[c..]);
-                }
-            }
-            None => y.fill(if S { i8::MIN as u8 } else { 0 }),
+        match windows.taps() {
+            [] => y.fill(if S { i8::MIN as u8 } else { 0 }),
+            // Taps of a length known to the compiler cost no loop.
+            taps if taps.len() == 4 => max_taps::<Q::Bytes, S>(x, &taps[..4], y),
+            taps if taps.len() == 9 => max_taps::<Q::Bytes, S>(x, &taps[..9], y),
+            taps => max_taps::<Q::Bytes, S>(x, taps, y),
         }
+    }
+}
+
+/// The greatest codes of all taps, of which there is at least one.
+#[inline(always)]
+fn max_taps<B: Bytes, const S: bool>(x: &[u8], taps: &[usize], y: &mut [u8]) {
+    for c in blocks(y.len(), B::N) {
+        let mut max = B::load(&x[taps[0] + c..]);
+        for &tap in &taps[1..] {
+            max = max.max::<S>(B::load(&x[tap + c..]));
+        }
+        max.store(&mut y[c..]);
     }
 }
 

@@ -202,7 +202,8 @@ impl PoolShape {
     pub(super) fn windows(&self, row: usize) -> Windows<'_> {
         let (stride, pad) = (self.stride[1], self.pads[1]);
         let reach = (self.kernel[1] - 1) * self.dilation[1];
-        let inside = pad.div_ceil(stride)..(self.width + pad).saturating_sub(reach).div_ceil(stride);
+        let inside =
+            pad.div_ceil(stride)..(self.width + pad).saturating_sub(reach).div_ceil(stride);
         let window = self.window(row, 0);
         Windows { shape: self, row, inside, next: 0, window, base: 0, taps: [0; MAX_TAPS], len: 0 }
     }

@@ -162,12 +162,7 @@ multiversion!(fn dequantize16_rows = dequantize16_rows_body(q: &[i16], y: &mut [
 multiversion!(fn dequantize32_rows = dequantize32_rows_body(q: &[i32], y: &mut [f32], scales: &[f32], zero_points: &[i32]));
 
 #[inline(always)]
-fn dequantize8_quads<Q: Quad, const S: bool>(
-    q: &[u8],
-    y: &mut [f32],
-    scale: f32,
-    zero_point: i32,
-) {
+fn dequantize8_quads<Q: Quad, const S: bool>(q: &[u8], y: &mut [f32], scale: f32, zero_point: i32) {
     let (scale, zero_point) = (Q::splat(scale), Q::splat(zero_point as f32));
     for at in blocks(y.len(), Q::N) {
         Q::codes::<S>(&q[at..]).sub(zero_point).mul(scale).store(&mut y[at..]);

@@ -114,11 +114,18 @@ fn range_quads<Q: Quad>(x: &[f32], range: &mut (f32, f32)) {
         let v = Q::load(&x[at..]);
         (lo, hi) = (lo.min(v), hi.max(v));
     }
-    for end in [lo, hi] {
-        let mut lanes = [0.0; MAX_LANES];
-        end.store(&mut lanes);
-        range_body(&lanes[..Q::N], range);
+    let (mut lows, mut highs) = ([0.0; MAX_LANES], [0.0; MAX_LANES]);
+    lo.store(&mut lows);
+    hi.store(&mut highs);
+    let mut n = Q::N;
+    while n > 1 {
+        n /= 2;
+        for i in 0..n {
+            lows[i] = Real::min(lows[i], lows[i + n]);
+            highs[i] = Real::max(highs[i], highs[i + n]);
+        }
     }
+    *range = (lows[0], highs[0]);
 }
 
 /// Adds the codes to `sum`.

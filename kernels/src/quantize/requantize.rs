@@ -109,12 +109,7 @@ fn requantize_rows_body<const S: bool>(acc: &[i32], y: &mut [u8], m: &[f32], cod
 }
 
 #[inline(always)]
-fn requantize_span_quads<Q: Quad, const S: bool>(
-    acc: &[i32],
-    y: &mut [u8],
-    m: f32,
-    codes: Codes,
-) {
+fn requantize_span_quads<Q: Quad, const S: bool>(acc: &[i32], y: &mut [u8], m: f32, codes: Codes) {
     let (acc, m, hi) = (&acc[..y.len()], Q::splat(m), Q::splat(codes.offsets().1));
     for at in blocks(y.len(), Q::N) {
         let v = Q::load_i32(&acc[at..]).mul(m).min(hi);

@@ -107,6 +107,83 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn every_isa_quantizes_rows_as_the_formula_says(
+        columns in 1usize..400, rows in 0usize..4, seed: u32, signed: bool, spread in 0usize..4, special: bool,
+    ) {
+        let sign = if signed { Sign::S8 } else { Sign::U8 };
+        let mut x: Vec<f32> = (0..rows * columns)
+            .map(|i| {
+                let v = ((i as u32 ^ seed).wrapping_mul(2_654_435_761) >> 8) as f32 / 4e6;
+                v * [1.0, 1e-3, 0.0, 1e30][spread] - [2.0, 1e-3, 0.0, 0.0][spread]
+            })
+            .collect();
+        if special && !x.is_empty() {
+            let n = x.len();
+            (x[0], x[n / 2]) = (f32::NAN, -0.0);
+        }
+        let min = sign.min();
+        let mut want = Vec::new();
+        let mut want_rows = Vec::new();
+        for x in x.chunks(columns) {
+            let lo = x.iter().fold(0f32, |a, &b| a.min(b));
+            let hi = x.iter().fold(0f32, |a, &b| a.max(b));
+            let scale = if hi == lo { 1.0 } else { (hi - lo) / 255.0 };
+            let z = (-lo / scale).clamp(0.0, 255.0).round_ties_even() as i32;
+            let codes: Vec<i32> = x.iter().map(|&x| naive(x, scale, z, (0, 255)) + min).collect();
+            want_rows.push(RowQuantization { scale, zero_point: z + min, sum: codes.iter().sum() });
+            want.extend(codes.iter().map(|&code| code as u8));
+        }
+        for cpu in cpus() {
+            for par in [&Serial as &dyn crate::par::Parallel, &pool()] {
+                let (mut y, mut found) = (vec![0; x.len()], vec![RowQuantization::default(); rows]);
+                DynamicQuantize::new(cpu, sign, columns).unwrap().run(par, &x, &mut y, &mut found).unwrap();
+                prop_assert_eq!(&y, &want, "{}", cpu.isa());
+                prop_assert_eq!(&found, &want_rows, "{}", cpu.isa());
+            }
+        }
+    }
+
+    #[test]
+    fn long_rows_equal_the_definition(len in 0usize..700, at in 0usize..20, s in 1e-3f32..0.9, z: u8, signed: bool) {
+        let sign = if signed { Sign::S8 } else { Sign::U8 };
+        let z = sign.value(z);
+        let acc: Vec<i32> =
+            (0..len + at).map(|i| (i as i32).wrapping_mul(0x9E3779B1u32 as i32) >> 20).collect();
+        let acc = &acc[at..];
+        let real: Vec<f32> = acc.iter().map(|&a| a as f32 * 0.37).collect();
+        let bytes: Vec<u8> = acc.iter().map(|&a| a as u8).collect();
+        let codes = if signed { Codes::S8(&bytes) } else { Codes::U8(&bytes) };
+        let ms: Vec<f32> = (0..len).map(|i| s + i as f32 * 1e-4).collect();
+        let zs: Vec<i32> = (0..len).map(|i| z + i as i32 % 3).collect();
+        let bounds = (sign.min(), sign.max());
+        for cpu in cpus() {
+            let (mut y, mut f) = (vec![0; len], vec![0.0; len]);
+            Quantize::new(cpu, s, z, sign).unwrap().run(&Serial, &real, &mut y).unwrap();
+            prop_assert!(y.iter().zip(&real).all(|(&y, &x)| sign.value(y) == naive(x, s, z, bounds)));
+            Requantize::new(cpu, vec![s], z, sign, bounds).unwrap().run(&Serial, acc, &mut y).unwrap();
+            prop_assert!(y.iter().zip(acc).all(|(&y, &a)| sign.value(y) == naive(a as f32 * s, 1.0, z, bounds)));
+            // A zero point beyond what f32 subtracts exactly takes another loop.
+            for z in [z, 1 << 25] {
+                Dequantize::per_tensor(cpu, s, z).unwrap().run(&Serial, codes, &mut f).unwrap();
+                prop_assert!(f.iter().zip(&bytes).all(|(&f, &q)| f == (sign.value(q) - z) as f32 * s));
+            }
+            if len > 0 {
+                Requantize::new(cpu, ms.clone(), z, sign, bounds).unwrap().run(&Serial, acc, &mut y).unwrap();
+                for (i, &y) in y.iter().enumerate() {
+                    prop_assert_eq!(sign.value(y), naive(acc[i] as f32 * ms[i], 1.0, z, bounds));
+                }
+                let d = Dequantize::per_axis(cpu, ms.clone(), zs.clone(), 1).unwrap();
+                d.run(&Serial, codes, &mut f).unwrap();
+                for (i, &f) in f.iter().enumerate() {
+                    prop_assert_eq!(f, (sign.value(bytes[i]) - zs[i]) as f32 * ms[i]);
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn every_8_bit_code_survives_dequantize_and_quantize() {
     let q: Vec<u8> = (0..=255).collect();
@@ -150,13 +227,17 @@ fn bad_parameters_are_refused() {
     assert!(Quantize::new(cpu, 1.0, 0, Sign::U8).unwrap().bounds(5, 4).is_err());
     let s16 = Quantize::new_s16(cpu, 1.0, 0).unwrap();
     assert!(s16.run(&Serial, &[], &mut []).is_err());
-    assert!(
-        Quantize::new(cpu, 1.0, 0, Sign::U8).unwrap().run_s16(&Serial, &[], &mut []).is_err()
-    );
+    assert!(Quantize::new(cpu, 1.0, 0, Sign::U8).unwrap().run_s16(&Serial, &[], &mut []).is_err());
     assert!(s16.run_s16(&Serial, &[1.0], &mut []).is_err());
     assert!(Dequantize::per_axis(cpu, vec![1.0; 3], vec![0; 2], 1).is_err());
     let three = Dequantize::per_axis(cpu, vec![1.0; 3], vec![], 2).unwrap();
     assert!(three.run(&Serial, Codes::U8(&[0; 9]), &mut [0.0; 9]).is_err());
+    assert!(DynamicQuantize::new(cpu, Sign::U8, 0).is_err());
+    assert!(DynamicQuantize::new(cpu, Sign::U8, usize::MAX).is_err());
+    let rows = &mut [RowQuantization::default(); 2];
+    let dynamic = DynamicQuantize::new(cpu, Sign::U8, 3).unwrap();
+    assert!(dynamic.run(&Serial, &[0.0; 5], &mut [0; 6], rows).is_err());
+    assert!(dynamic.run(&Serial, &[0.0; 6], &mut [0; 5], rows).is_err());
     assert!(Requantize::new(cpu, vec![], 0, Sign::U8, (0, 255)).is_err());
     assert!(Requantize::new(cpu, vec![f32::NAN], 0, Sign::U8, (0, 255)).is_err());
 }

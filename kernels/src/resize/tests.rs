@@ -151,14 +151,8 @@ fn the_same_size_is_a_copy() {
 
 #[test]
 fn unusable_shapes_are_refused() {
-    let s = ResizeShape {
-        batch: 1,
-        height: 2,
-        width: 2,
-        channels: 1,
-        out: [4, 4],
-        scales: [2.0, 2.0],
-    };
+    let s =
+        ResizeShape { batch: 1, height: 2, width: 2, channels: 1, out: [4, 4], scales: [2.0, 2.0] };
     let new = |s| BilinearF32::new(Cpu::detect(), s, Coordinates::HalfPixel);
     assert!(new(ResizeShape { scales: [0.0, 1.0], ..s }).is_err());
     assert!(new(ResizeShape { scales: [f32::NAN, 1.0], ..s }).is_err());

@@ -12,10 +12,22 @@ macro_rules! parts4 {
     ($parts:ident, |$p:ident| $value:expr) => {{
         let [a, b, c, d] = [&$parts[0], &$parts[1], &$parts[2], &$parts[3]];
         [
-            { let $p = a; $value },
-            { let $p = b; $value },
-            { let $p = c; $value },
-            { let $p = d; $value },
+            {
+                let $p = a;
+                $value
+            },
+            {
+                let $p = b;
+                $value
+            },
+            {
+                let $p = c;
+                $value
+            },
+            {
+                let $p = d;
+                $value
+            },
         ]
     }};
 }
@@ -72,7 +84,9 @@ macro_rules! quad {
             fn mul_add(self, b: Self, c: Self) -> Self {
                 let ([a0, a1, a2, a3], [b0, b1, b2, b3], [c0, c1, c2, c3]) = (self.0, b.0, c.0);
                 // SAFETY: as above.
-                unsafe { Self([$fma(a0, b0, c0), $fma(a1, b1, c1), $fma(a2, b2, c2), $fma(a3, b3, c3)]) }
+                unsafe {
+                    Self([$fma(a0, b0, c0), $fma(a1, b1, c1), $fma(a2, b2, c2), $fma(a3, b3, c3)])
+                }
             }
 
             #[inline(always)]
@@ -183,7 +197,16 @@ quad!(
     16,
     __m128,
     __m128i,
-    [_mm_set1_ps, _mm_add_ps, _mm_sub_ps, _mm_mul_ps, _mm_div_ps, _mm_fmadd_ps, _mm_min_ps, _mm_max_ps],
+    [
+        _mm_set1_ps,
+        _mm_add_ps,
+        _mm_sub_ps,
+        _mm_mul_ps,
+        _mm_div_ps,
+        _mm_fmadd_ps,
+        _mm_min_ps,
+        _mm_max_ps
+    ],
     [_mm_loadu_ps, _mm_storeu_ps, _mm_loadu_si128, _mm_storeu_si128],
     [
         _mm_cvtepi32_ps,
