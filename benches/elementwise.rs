@@ -10,18 +10,22 @@
 )]
 
 use std::hint::black_box;
+use std::ops::{Deref, DerefMut};
 use std::time::Instant;
 
 use criterion::{Criterion, Throughput};
 use requant_kernels::broadcast::Broadcast;
 use requant_kernels::elementwise::{Extremum, QAdd, QExtremum, QMul, qadd_constants};
-use requant_kernels::float::{Unary, f16_to_f32, f32_to_f16};
+use requant_kernels::float::{LayerNorm, Unary, f16_to_f32, f32_to_f16};
 use requant_kernels::layout::StridedCopy;
 use requant_kernels::lut::Lut;
 use requant_kernels::par::Serial;
 use requant_kernels::pool::{AveragePool8, GlobalAveragePool8, MaxPool8, PoolShape};
 use requant_kernels::quantize::{
     Codes, Dequantize, DynamicQuantize, Quantize, Requantize, RowQuantization,
+};
+use requant_kernels::resize::{
+    Bilinear8, BilinearF32, Coordinates, Nearest, NearestRounding, ResizeShape,
 };
 use requant_kernels::sign::{Sign, flip};
 use requant_kernels::softmax::Softmax;
@@ -54,35 +58,69 @@ impl List<'_> {
     }
 }
 
-fn codes(n: usize) -> Vec<u8> {
-    (0..n).map(|i| ((i * 37) >> 3) as u8).collect()
+/// Elements that start at a cache line, as they do in an executor's arena.
+struct Aligned<T> {
+    memory: Vec<T>,
+    start: usize,
+    len: usize,
 }
 
-fn values(n: usize) -> Vec<f32> {
-    (0..n).map(|i| (i % 4096) as f32 * 1e-3 - 2.0).collect()
+impl<T: Copy + Default> Aligned<T> {
+    fn new(n: usize, f: impl Fn(usize) -> T) -> Self {
+        let mut memory = vec![T::default(); n + 64];
+        let start = memory.as_ptr().align_offset(64);
+        memory[start..][..n].iter_mut().enumerate().for_each(|(i, v)| *v = f(i));
+        Self { memory, start, len: n }
+    }
+}
+
+impl<T> Deref for Aligned<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.memory[self.start..][..self.len]
+    }
+}
+
+impl<T> DerefMut for Aligned<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.memory[self.start..][..self.len]
+    }
+}
+
+fn codes(n: usize) -> Aligned<u8> {
+    Aligned::new(n, |i| ((i * 37) >> 3) as u8)
+}
+
+fn values(n: usize) -> Aligned<f32> {
+    Aligned::new(n, |i| (i % 4096) as f32 * 1e-3 - 2.0)
+}
+
+fn zeros<T: Copy + Default>(n: usize) -> Aligned<T> {
+    Aligned::new(n, |_| T::default())
 }
 
 /// Kernels that stream through `bytes` in all.
 fn streams(list: &mut List<'_>, cpu: Cpu, bytes: usize) {
     let n = bytes / 2;
     list.add("lut", 2 * n, || {
-        let (lut, x, mut y) = (Lut::from_fn(cpu, |b| !b), codes(n), vec![0; n]);
+        let (lut, x, mut y) = (Lut::from_fn(cpu, |b| !b), codes(n), zeros(n));
         move || lut.run(&Serial, &x, &mut y).unwrap()
     });
     list.add("sign-flip", 2 * n, || {
-        let (x, mut y) = (codes(n), vec![0; n]);
+        let (x, mut y) = (codes(n), zeros(n));
         move || flip(black_box(&x), black_box(&mut y))
     });
     list.add("requantize-s8-u8", 2 * n, || {
         let to = Quantize::new(cpu, 0.02, 7, Sign::U8).unwrap();
         let lut = Lut::requantize(cpu, (Sign::S8, 0.013, 3), &to).unwrap();
-        let (x, mut y) = (codes(n), vec![0; n]);
+        let (x, mut y) = (codes(n), zeros(n));
         move || lut.run(&Serial, &x, &mut y).unwrap()
     });
     let n = bytes / 3;
     list.add("max-U8", 3 * n, || {
         let max = QExtremum::new(cpu, Extremum::Max, Sign::U8, None);
-        let (shapes, a, b, mut y) = (Broadcast::elementwise(n), codes(n), codes(n), vec![0; n]);
+        let (shapes, a, b, mut y) = (Broadcast::elementwise(n), codes(n), codes(n), zeros(n));
         move || max.run(&Serial, &shapes, &a, &b, &mut y).unwrap()
     });
     for sign in [Sign::U8, Sign::S8] {
@@ -90,74 +128,69 @@ fn streams(list: &mut List<'_>, cpu: Cpu, bytes: usize) {
         list.add(&format!("qadd-{sign:?}"), 3 * n, || {
             let k = qadd_constants(0.1, 3, 0.12, 7, 0.2, 5);
             let add = QAdd::new(cpu, sign, k, bounds).unwrap();
-            let (shapes, a, b, mut y) =
-                (Broadcast::elementwise(n), codes(n), codes(n), vec![0; n]);
+            let (shapes, a, b, mut y) = (Broadcast::elementwise(n), codes(n), codes(n), zeros(n));
             move || add.run(&Serial, &shapes, &a, &b, &mut y).unwrap()
         });
         list.add(&format!("qmul-{sign:?}"), 3 * n, || {
             let mul = QMul::new(cpu, sign, 0.01, (3, 7, 5), bounds).unwrap();
-            let (shapes, a, b, mut y) =
-                (Broadcast::elementwise(n), codes(n), codes(n), vec![0; n]);
+            let (shapes, a, b, mut y) = (Broadcast::elementwise(n), codes(n), codes(n), zeros(n));
             move || mul.run(&Serial, &shapes, &a, &b, &mut y).unwrap()
         });
     }
     let n = bytes / 5;
     list.add("quantize", 5 * n, || {
-        let (q, x, mut y) =
-            (Quantize::new(cpu, 0.01, 100, Sign::U8).unwrap(), values(n), vec![0; n]);
+        let (q, x, mut y) = (Quantize::new(cpu, 0.01, 100, Sign::U8).unwrap(), values(n), zeros(n));
         move || q.run(&Serial, &x, &mut y).unwrap()
     });
     list.add("dynamic-quantize-1024", 5 * (n / 1024 * 1024), || {
         let rows = n / 1024;
         let q = DynamicQuantize::new(cpu, Sign::U8, 1024).unwrap();
-        let (x, mut y) = (values(rows * 1024), vec![0; rows * 1024]);
+        let (x, mut y) = (values(rows * 1024), zeros(rows * 1024));
         let mut found = vec![RowQuantization::default(); rows];
         move || q.run(&Serial, &x, &mut y, &mut found).unwrap()
     });
     list.add("dequantize-u8", 5 * n, || {
-        let (d, x, mut y) =
-            (Dequantize::per_tensor(cpu, 0.01, 100).unwrap(), codes(n), vec![0.0; n]);
+        let (d, x, mut y) = (Dequantize::per_tensor(cpu, 0.01, 100).unwrap(), codes(n), zeros(n));
         move || d.run(&Serial, Codes::U8(&x), &mut y).unwrap()
     });
     list.add("dequantize-s8", 5 * n, || {
-        let (d, x, mut y) =
-            (Dequantize::per_tensor(cpu, 0.01, -3).unwrap(), codes(n), vec![0.0; n]);
+        let (d, x, mut y) = (Dequantize::per_tensor(cpu, 0.01, -3).unwrap(), codes(n), zeros(n));
         move || d.run(&Serial, Codes::S8(&x), &mut y).unwrap()
     });
-    let accumulators = |n: usize| (0..n as i32).map(|i| i % 70_000 - 20_000).collect::<Vec<i32>>();
+    let accumulators = |n: usize| Aligned::new(n, |i| i as i32 % 70_000 - 20_000);
     list.add("requantize-s32", 5 * n, || {
         let r = Requantize::new(cpu, vec![0.001], 100, Sign::U8, (0, 255)).unwrap();
-        let (acc, mut y) = (accumulators(n), vec![0; n]);
+        let (acc, mut y) = (accumulators(n), zeros(n));
         move || r.run(&Serial, &acc, &mut y).unwrap()
     });
     let n = n / 256 * 256;
     list.add("requantize-s32-256", 5 * n, || {
         let r = Requantize::new(cpu, vec![0.001; 256], 100, Sign::U8, (0, 255)).unwrap();
-        let (acc, mut y) = (accumulators(n), vec![0; n]);
+        let (acc, mut y) = (accumulators(n), zeros(n));
         move || r.run(&Serial, &acc, &mut y).unwrap()
     });
     list.add("dequantize-u8-256", 5 * n, || {
         let d = Dequantize::per_axis(cpu, vec![0.01; 256], vec![100; 256], 1).unwrap();
-        let (x, mut y) = (codes(n), vec![0.0; n]);
+        let (x, mut y) = (codes(n), zeros(n));
         move || d.run(&Serial, Codes::U8(&x), &mut y).unwrap()
     });
     let n = bytes / 6;
     list.add("f16-to-f32", 6 * n, || {
-        let (x, mut y) = (vec![Default::default(); n], vec![0.0; n]);
+        let (x, mut y) = (zeros(n), zeros(n));
         move || f16_to_f32(&Serial, &x, &mut y).unwrap()
     });
     list.add("f32-to-f16", 6 * n, || {
-        let (x, mut y) = (values(n), vec![Default::default(); n]);
+        let (x, mut y) = (values(n), zeros(n));
         move || f32_to_f16(&Serial, &x, &mut y).unwrap()
     });
     let n = bytes / 8;
     list.add("relu-f32", 8 * n, || {
-        let (x, mut y) = (values(n), vec![0.0; n]);
+        let (x, mut y) = (values(n), zeros(n));
         move || Unary::Relu.run(cpu, &Serial, &x, &mut y).unwrap()
     });
     list.add("softmax-f32-128", 8 * n / 128 * 128, || {
         let n = n / 128 * 128;
-        let (softmax, x, mut y) = (Softmax::new(cpu, 128).unwrap(), values(n), vec![0.0; n]);
+        let (softmax, x, mut y) = (Softmax::new(cpu, 128).unwrap(), values(n), zeros(n));
         move || softmax.run(&Serial, &x, &mut y).unwrap()
     });
     // NCHW to NHWC and back, 64 channels.
@@ -173,7 +206,7 @@ fn transposes(list: &mut List<'_>, pixels: usize, channels: usize, element: usiz
         let bytes = channels * pixels * element;
         list.add(&name, 2 * bytes, || {
             let copy = StridedCopy::transpose(&dims, &[1, 0], element).unwrap();
-            let (x, mut y) = (codes(bytes), vec![0; bytes]);
+            let (x, mut y) = (codes(bytes), zeros(bytes));
             move || copy.run(&Serial, &x, &mut y).unwrap()
         });
     }
@@ -201,13 +234,13 @@ fn layers(list: &mut List<'_>, cpu: Cpu) {
         let bytes = shape.in_len() + shape.out_len();
         list.add(&format!("maxpool-{name}"), bytes, || {
             let pool = MaxPool8::new(cpu, shape, Sign::U8).unwrap();
-            let (x, mut y) = (codes(shape.in_len()), vec![0; shape.out_len()]);
+            let (x, mut y) = (codes(shape.in_len()), zeros(shape.out_len()));
             move || pool.run(&Serial, &x, &mut y).unwrap()
         });
         list.add(&format!("average-{name}"), bytes, || {
             let sides = ((0.1, 3), (0.1, 3));
             let pool = AveragePool8::new(cpu, shape, Sign::U8, sides.0, sides.1, false).unwrap();
-            let (x, mut y) = (codes(shape.in_len()), vec![0; shape.out_len()]);
+            let (x, mut y) = (codes(shape.in_len()), zeros(shape.out_len()));
             move || pool.run(&Serial, &x, &mut y).unwrap()
         });
     }
@@ -215,12 +248,41 @@ fn layers(list: &mut List<'_>, cpu: Cpu) {
         transposes(list, pixels, channels, 1);
         transposes(list, pixels, channels, 4);
     }
+    let shape = ResizeShape {
+        batch: 1,
+        height: 40,
+        width: 40,
+        channels: 128,
+        out: [80, 80],
+        scales: [2.0, 2.0],
+    };
+    let bytes = shape.in_len() + shape.out_len();
+    list.add("nearest-2x-40x128", bytes, || {
+        let rounding = NearestRounding::Floor;
+        let resize = Nearest::new(shape, Coordinates::Asymmetric, rounding, 1).unwrap();
+        let (x, mut y) = (codes(shape.in_len()), zeros(shape.out_len()));
+        move || resize.run(&Serial, &x, &mut y).unwrap()
+    });
+    list.add("bilinear-2x-40x128", bytes, || {
+        let resize = Bilinear8::new(cpu, shape, Coordinates::HalfPixel, Sign::U8).unwrap();
+        let (x, mut y) = (codes(shape.in_len()), zeros(shape.out_len()));
+        move || resize.run(&Serial, &x, &mut y).unwrap()
+    });
+    list.add("bilinear-f32-2x-40x128", 4 * bytes, || {
+        let resize = BilinearF32::new(cpu, shape, Coordinates::HalfPixel).unwrap();
+        let (x, mut y) = (values(shape.in_len()), zeros(shape.out_len()));
+        move || resize.run(&Serial, &x, &mut y).unwrap()
+    });
+    list.add("layer-norm-128x384", 8 * 128 * 384, || {
+        let norm = LayerNorm::new(cpu, 1e-5, vec![1.5; 384], vec![0.5; 384]).unwrap();
+        let (x, mut y) = (values(128 * 384), zeros(128 * 384));
+        move || norm.run(&Serial, &x, &mut y).unwrap()
+    });
     for channels in [1280, 2048] {
         list.add(&format!("global-average-7x{channels}"), 50 * channels, || {
             let dims = [1, 49, channels];
-            let pool =
-                GlobalAveragePool8::new(cpu, dims, Sign::U8, (0.1, 3), (0.1, 3)).unwrap();
-            let (x, mut y) = (codes(49 * channels), vec![0; channels]);
+            let pool = GlobalAveragePool8::new(cpu, dims, Sign::U8, (0.1, 3), (0.1, 3)).unwrap();
+            let (x, mut y) = (codes(49 * channels), zeros(channels));
             move || pool.run(&Serial, &x, &mut y).unwrap()
         });
     }
@@ -243,8 +305,8 @@ fn fastest(bytes: usize, mut run: impl FnMut()) -> f64 {
 
 /// GB/s of `memcpy` reading and writing `bytes` in all.
 fn copy_rate(bytes: usize) -> f64 {
-    let (x, mut y) = (codes(bytes / 2), vec![0; bytes / 2]);
-    fastest(bytes, || black_box(&mut y[..]).copy_from_slice(black_box(&x)))
+    let (x, mut y) = (codes(bytes / 2), zeros(bytes / 2));
+    fastest(bytes, || black_box(&mut y[..]).copy_from_slice(black_box(&x[..])))
 }
 
 fn table(wanted: &dyn Fn(&str) -> bool) {

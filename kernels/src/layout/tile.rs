@@ -2,8 +2,8 @@
 //!
 //! A tile of 16-byte rows, as many as elements fit into one, is transposed by interleaving row `i` with row
 //! `i + half` until every element has arrived. Registers of 32 or 64 bytes hold several such tiles, one per 16-byte
-//! lane; they are loaded or stored whole on the side whose rows lie further apart in memory, so that there every
-//! cache line is touched once. The baseline tier has `wide`'s registers.
+//! lane: lanes are loaded from several rows of the input and stored as one longer piece of an output row. The
+//! baseline tier has `wide`'s registers.
 
 use wide::{u8x16, u16x8, u32x4};
 
@@ -62,67 +62,75 @@ fn avx512<const E: usize>(t: Transpose, x: &[[u8; E]], y: &mut [[u8; E]]) {
     }
 }
 
+/// The statement for every row below `$n`, without a loop that might keep the rows in memory.
+macro_rules! each_row {
+    (|$j:ident| $n:expr, $body:expr) => {
+        each_row!(@ $j $n, $body; 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    };
+    (@ $j:ident $n:expr, $body:expr; $($i:literal)*) => {
+        $(if $i < $n {
+            let $j = $i;
+            $body;
+        })*
+    };
+}
+
+/// Interleaves each listed row with the one `$half` further: one of log2(rows) rounds.
+macro_rules! interleave {
+    ($rows:expr, $half:literal; $($i:literal)*) => {{
+        let rows = $rows;
+        [$(
+            rows[$i].unpack_low::<E>(rows[$i + $half]),
+            rows[$i].unpack_high::<E>(rows[$i + $half]),
+        )*]
+    }};
+}
+
 /// Transposes, unless the matrix is smaller than a tile.
 #[inline(always)]
 fn wide_tiles<V: Bytes, const E: usize>(t: Transpose, x: &[[u8; E]], y: &mut [[u8; E]]) -> bool {
     let Transpose { x_stride, y_stride, a_len, b_len } = t;
     let (long, short) = (V::N / E, ROW / E);
-    if x_stride > y_stride && a_len >= long && b_len >= short {
-        for a in blocks(a_len, long) {
-            for b in blocks(b_len, short) {
-                let x = &x[b * x_stride + a..];
-                let mut rows = [V::load(x.as_flattened()); ROW];
-                for (j, row) in rows.iter_mut().enumerate().take(short) {
-                    *row = V::load(x[j * x_stride..].as_flattened());
-                }
-                for (i, row) in transpose_lanes::<V, E>(rows).into_iter().enumerate().take(short) {
-                    row.store_lanes(
-                        y[(a + i) * y_stride + b..].as_flattened_mut(),
-                        short * y_stride * E,
-                    );
-                }
-            }
-        }
-        return true;
+    if a_len < short || b_len < long {
+        return false;
     }
-    if a_len >= short && b_len >= long {
-        for b in blocks(b_len, long) {
-            for a in blocks(a_len, short) {
-                let (x, lanes) = (&x[b * x_stride + a..], short * x_stride * E);
-                let mut rows = [V::load_lanes(x.as_flattened(), lanes); ROW];
-                for (j, row) in rows.iter_mut().enumerate().take(short) {
-                    *row = V::load_lanes(x[j * x_stride..].as_flattened(), lanes);
-                }
-                for (i, row) in transpose_lanes::<V, E>(rows).into_iter().enumerate().take(short) {
-                    row.store(y[(a + i) * y_stride + b..].as_flattened_mut());
-                }
-            }
+    for b in blocks(b_len, long) {
+        for a in blocks(a_len, short) {
+            let (x, lanes) = (&x[b * x_stride + a..], short * x_stride * E);
+            let mut rows = [V::load_lanes(x.as_flattened(), lanes); ROW];
+            each_row!(|j| short, {
+                rows[j] = V::load_lanes(x[j * x_stride..].as_flattened(), lanes)
+            });
+            let rows = transpose_lanes::<V, E>(rows);
+            let y = &mut y[a * y_stride + b..];
+            each_row!(|i| short, rows[i].store(y[i * y_stride..].as_flattened_mut()));
         }
-        return true;
     }
-    false
+    true
 }
 
-/// Transposes the tile in each lane; the first `16 / E` registers are its rows.
+/// Transposes the tile in each lane; its rows are the first `16 / E` registers.
 #[inline(always)]
 fn transpose_lanes<V: Bytes, const E: usize>(rows: [V; ROW]) -> [V; ROW] {
-    let rows = interleave::<V, E>(interleave::<V, E>(rows));
     match E {
-        1 => interleave::<V, E>(interleave::<V, E>(rows)),
-        2 => interleave::<V, E>(rows),
-        _ => rows,
+        1 => {
+            let rows = interleave!(rows, 8; 0 1 2 3 4 5 6 7);
+            let rows = interleave!(rows, 8; 0 1 2 3 4 5 6 7);
+            let rows = interleave!(rows, 8; 0 1 2 3 4 5 6 7);
+            interleave!(rows, 8; 0 1 2 3 4 5 6 7)
+        }
+        2 => {
+            let r = interleave!(rows, 4; 0 1 2 3);
+            let r = interleave!(r, 4; 0 1 2 3);
+            let [a, b, c, d, e, f, g, h] = interleave!(r, 4; 0 1 2 3);
+            [a, b, c, d, e, f, g, h, a, b, c, d, e, f, g, h]
+        }
+        _ => {
+            let r = interleave!(rows, 2; 0 1);
+            let [a, b, c, d] = interleave!(r, 2; 0 1);
+            [a, b, c, d, a, b, c, d, a, b, c, d, a, b, c, d]
+        }
     }
-}
-
-/// One of the rounds, log2 of the number of rows.
-#[inline(always)]
-fn interleave<V: Bytes, const E: usize>(from: [V; ROW]) -> [V; ROW] {
-    let (mut rows, half) = (from, ROW / E / 2);
-    for i in 0..half {
-        rows[2 * i] = from[i].unpack_low::<E>(from[i + half]);
-        rows[2 * i + 1] = from[i].unpack_high::<E>(from[i + half]);
-    }
-    rows
 }
 
 fn transpose_tiles<const E: usize>(t: Transpose, x: &[[u8; E]], y: &mut [[u8; E]]) {

@@ -141,8 +141,6 @@ pub(crate) trait Bytes: Copy {
     fn store(self, y: &mut [u8]);
     /// The first 16 bytes at each multiple of `stride`.
     fn load_lanes(x: &[u8], stride: usize) -> Self;
-    /// Writes each 16 bytes to the next multiple of `stride`.
-    fn store_lanes(self, y: &mut [u8], stride: usize);
     /// The greater of each two codes, two's complement if `S`.
     fn max<const S: bool>(self, b: Self) -> Self;
     /// Elements of `E` bytes from `self` and `b` in turn, within every 16 bytes: those of the first eight bytes.

@@ -407,7 +407,7 @@ fn load16(x: &[u8; 16]) -> __m128i {
 /// Defines the bytes of one register width.
 macro_rules! bytes {
     ($name:ident, $doc:literal, $n:literal, $si:ty,
-     [$load:ident, $store:ident, $lanes:ident, $from_lanes:ident],
+     [$load:ident, $store:ident, $from_lanes:ident],
      [$max_u8:ident, $max_i8:ident],
      [$low8:ident, $high8:ident, $low16:ident, $high16:ident, $low32:ident, $high32:ident]) => {
         #[doc = $doc]
@@ -439,17 +439,6 @@ macro_rules! bytes {
                 }
                 // SAFETY: the tier's features are enabled.
                 Self(unsafe { $from_lanes(&lanes) })
-            }
-
-            #[inline(always)]
-            fn store_lanes(self, y: &mut [u8], stride: usize) {
-                // SAFETY: as above.
-                let lanes = unsafe { $lanes(self.0) };
-                for (i, lane) in lanes.into_iter().enumerate() {
-                    let y = &mut y[i * stride..][..16];
-                    // SAFETY: as above, and `y` has a lane's bytes.
-                    unsafe { _mm_storeu_si128(y.as_mut_ptr().cast(), lane) };
-                }
             }
 
             #[inline(always)]
@@ -490,7 +479,7 @@ bytes!(
     "16 bytes, on the AVX2 tier.",
     16,
     __m128i,
-    [_mm_loadu_si128, _mm_storeu_si128, lanes_sse, from_lanes_sse],
+    [_mm_loadu_si128, _mm_storeu_si128, from_lanes_sse],
     [_mm_max_epu8, _mm_max_epi8],
     [
         _mm_unpacklo_epi8,
@@ -506,7 +495,7 @@ bytes!(
     "32 bytes of AVX2.",
     32,
     __m256i,
-    [_mm256_loadu_si256, _mm256_storeu_si256, lanes_avx2, from_lanes_avx2],
+    [_mm256_loadu_si256, _mm256_storeu_si256, from_lanes_avx2],
     [_mm256_max_epu8, _mm256_max_epi8],
     [
         _mm256_unpacklo_epi8,
@@ -522,7 +511,7 @@ bytes!(
     "64 bytes of AVX-512.",
     64,
     __m512i,
-    [_mm512_loadu_si512, _mm512_storeu_si512, lanes_avx512, from_lanes_avx512],
+    [_mm512_loadu_si512, _mm512_storeu_si512, from_lanes_avx512],
     [_mm512_max_epu8, _mm512_max_epi8],
     [
         _mm512_unpacklo_epi8,
@@ -534,13 +523,6 @@ bytes!(
     ]
 );
 
-/// The 16-byte lanes of a register.
-#[target_feature(enable = "avx2")]
-#[inline]
-fn lanes_sse(x: __m128i) -> [__m128i; 1] {
-    [x]
-}
-
 /// The register of some 16-byte lanes.
 #[target_feature(enable = "avx2")]
 #[inline]
@@ -548,30 +530,11 @@ fn from_lanes_sse([a]: &[[u8; 16]; 1]) -> __m128i {
     load16(a)
 }
 
-/// As [`lanes_sse`].
-#[target_feature(enable = "avx2")]
-#[inline]
-fn lanes_avx2(x: __m256i) -> [__m128i; 2] {
-    [_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x)]
-}
-
 /// As [`from_lanes_sse`].
 #[target_feature(enable = "avx2")]
 #[inline]
 fn from_lanes_avx2([a, b]: &[[u8; 16]; 2]) -> __m256i {
     _mm256_set_m128i(load16(b), load16(a))
-}
-
-/// As [`lanes_sse`].
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn lanes_avx512(x: __m512i) -> [__m128i; 4] {
-    [
-        _mm512_castsi512_si128(x),
-        _mm512_extracti32x4_epi32::<1>(x),
-        _mm512_extracti32x4_epi32::<2>(x),
-        _mm512_extracti32x4_epi32::<3>(x),
-    ]
 }
 
 /// As [`from_lanes_sse`].
