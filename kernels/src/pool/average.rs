@@ -6,6 +6,7 @@
 //! padding is to be included.
 
 use super::PoolShape;
+use super::window::{Run, codes_at};
 use crate::cpu::Cpu;
 use crate::error::KernelError;
 use crate::multiversion::multiversion;
@@ -135,36 +136,48 @@ multiversion!(fn average_f32 = average_f32_body(pool: &AveragePoolF32, row: usiz
 #[inline(always)]
 fn average8_quads<Q: Quad, const S: bool>(pool: &AveragePool8, row: usize, x: &[u8], y: &mut [u8]) {
     let AveragePool8 { shape, sides, include_pad, .. } = pool;
-    let codes = sides.codes();
-    let hi = Q::splat(codes.offsets().1);
-    let mut windows = shape.windows(row);
-    for y in y.chunks_mut(shape.channels) {
-        windows.advance();
-        let (x, window, taps) = (&x[windows.base..], &windows.window, windows.taps());
-        let n = if *include_pad { window.padded_count } else { taps.len() };
+    let (channels, codes, mut runs) = (shape.channels, sides.codes(), shape.runs(row));
+    while let Some(run) = runs.next() {
+        let y = &mut y[run.columns.start * channels..run.columns.end * channels];
+        let (taps, n) =
+            (run.taps, if *include_pad { run.window.padded_count } else { run.taps.len() });
         // A window of this size has a sum that f32 holds exactly, before and after the zero points.
-        let (m, start) = (sides.multiplier(n), -(taps.len() as i32 * sides.x.1));
-        let (m, start) = (Q::splat(m), Q::splat(start as f32));
-        for c in blocks(y.len(), Q::N) {
-            let sums = match taps.len() {
-                // Taps of a length known to the compiler cost no loop.
-                4 => sum_taps::<Q, S>(&x[c..], &taps[..4]),
-                9 => sum_taps::<Q, S>(&x[c..], &taps[..9]),
-                _ => sum_taps::<Q, S>(&x[c..], taps),
-            };
-            let v = Q::from_sums(sums).add(start).mul(m).min(hi);
-            v.store_codes::<S>(codes, &mut y[c..]);
+        let m = sides.multiplier(n);
+        let start = -(taps.len() as i32 * sides.x.1) as f32;
+        match taps.len() {
+            // Taps of a number known to the compiler cost no loop.
+            4 => average_run::<Q, S>(&run, &taps[..4], channels, x, y, (start, m), codes),
+            9 => average_run::<Q, S>(&run, &taps[..9], channels, x, y, (start, m), codes),
+            _ => average_run::<Q, S>(&run, taps, channels, x, y, (start, m), codes),
         }
     }
 }
 
+/// The codes of `(start + Σ taps) · m` of every window of a run; `taps` are the run's.
 #[inline(always)]
-fn sum_taps<Q: Quad, const S: bool>(x: &[u8], taps: &[usize]) -> Q::Sums {
-    let mut sums = Q::no_sums();
-    for &tap in taps {
-        sums = Q::add_codes::<S>(sums, &x[tap..]);
+fn average_run<Q: Quad, const S: bool>(
+    run: &Run<'_>,
+    taps: &[usize],
+    channels: usize,
+    x: &[u8],
+    y: &mut [u8],
+    (start, m): (f32, f32),
+    codes: Codes,
+) {
+    assert!(run.reach(channels) <= x.len());
+    let (start, m, hi) = (Q::splat(start), Q::splat(m), Q::splat(codes.offsets().1));
+    for (i, y) in y.chunks_exact_mut(channels).enumerate() {
+        let base = i * run.step;
+        for c in blocks(channels, Q::N) {
+            let mut sums = Q::no_sums();
+            for &tap in taps {
+                // SAFETY: `base + tap + channels` is at most the run's reach, and `c + N` at most `channels`.
+                sums = Q::add_codes::<S>(sums, unsafe { codes_at(x, base + tap + c, Q::N) });
+            }
+            let v = Q::from_sums(sums).add(start).mul(m).min(hi);
+            v.store_codes::<S>(codes, &mut y[c..]);
+        }
     }
-    sums
 }
 
 #[inline(always)]

@@ -1,6 +1,7 @@
 //! Max pooling. Padding never wins; a window that holds nothing but padding gives the smallest value.
 
 use super::PoolShape;
+use super::window::{Run, codes_at};
 use crate::cpu::Cpu;
 use crate::error::KernelError;
 use crate::multiversion::multiversion;
@@ -73,29 +74,40 @@ multiversion!(fn max_f32 = max_f32_body(shape: &PoolShape, row: usize, x: &[f32]
 
 #[inline(always)]
 fn max8_quads<Q: Quad, const S: bool>(shape: &PoolShape, row: usize, x: &[u8], y: &mut [u8]) {
-    let mut windows = shape.windows(row);
-    for y in y.chunks_mut(shape.channels) {
-        windows.advance();
-        let x = &x[windows.base..];
-        match windows.taps() {
-            [] => y.fill(if S { i8::MIN as u8 } else { 0 }),
-            // Taps of a length known to the compiler cost no loop.
-            taps if taps.len() == 4 => max_taps::<Q::Bytes, S>(x, &taps[..4], y),
-            taps if taps.len() == 9 => max_taps::<Q::Bytes, S>(x, &taps[..9], y),
-            taps => max_taps::<Q::Bytes, S>(x, taps, y),
+    let (channels, mut runs) = (shape.channels, shape.runs(row));
+    while let Some(run) = runs.next() {
+        let y = &mut y[run.columns.start * channels..run.columns.end * channels];
+        match run.taps.len() {
+            0 => y.fill(if S { i8::MIN as u8 } else { 0 }),
+            // Taps of a number known to the compiler cost no loop.
+            4 => max_run::<Q::Bytes, S>(&run, &run.taps[..4], channels, x, y),
+            9 => max_run::<Q::Bytes, S>(&run, &run.taps[..9], channels, x, y),
+            _ => max_run::<Q::Bytes, S>(&run, run.taps, channels, x, y),
         }
     }
 }
 
-/// The greatest codes of all taps, of which there is at least one.
+/// The greatest codes of the taps of every window of a run; `taps` are the run's, at least one.
 #[inline(always)]
-fn max_taps<B: Bytes, const S: bool>(x: &[u8], taps: &[usize], y: &mut [u8]) {
-    for c in blocks(y.len(), B::N) {
-        let mut max = B::load(&x[taps[0] + c..]);
-        for &tap in &taps[1..] {
-            max = max.max::<S>(B::load(&x[tap + c..]));
+fn max_run<B: Bytes, const S: bool>(
+    run: &Run<'_>,
+    taps: &[usize],
+    channels: usize,
+    x: &[u8],
+    y: &mut [u8],
+) {
+    assert!(run.reach(channels) <= x.len());
+    for (i, y) in y.chunks_exact_mut(channels).enumerate() {
+        let base = i * run.step;
+        for c in blocks(channels, B::N) {
+            // SAFETY: `base + tap + channels` is at most the run's reach, and `c + N` at most `channels`.
+            let mut max = B::load(unsafe { codes_at(x, base + taps[0] + c, B::N) });
+            for &tap in &taps[1..] {
+                // SAFETY: as above.
+                max = max.max::<S>(B::load(unsafe { codes_at(x, base + tap + c, B::N) }));
+            }
+            max.store(&mut y[c..]);
         }
-        max.store(&mut y[c..]);
     }
 }
 
