@@ -15,6 +15,8 @@ use crate::split::{self, TASK_BYTES};
 pub struct Requantize {
     cpu: Cpu,
     multipliers: Vec<f32>,
+    /// Whether every multiplier is below 1, so that no product leaves s32 before it is limited.
+    small: bool,
     sign: Sign,
     zero_point: i32,
     min: i32,
@@ -39,7 +41,8 @@ impl Requantize {
         }
         check_code("the zero point", zero_point, type_range(sign))?;
         check_bounds(min, max, type_range(sign))?;
-        Ok(Self { cpu, multipliers, sign, zero_point, min, max })
+        let small = multipliers.iter().all(|m| m.abs() < 1.0);
+        Ok(Self { cpu, multipliers, small, sign, zero_point, min, max })
     }
 
     /// Requantizes `acc` to `y`; both have the same length, a multiple of the number of multipliers.
@@ -53,14 +56,7 @@ impl Requantize {
         if axis == 1 {
             split::chunks(par, y, TASK_BYTES, |i, y| {
                 let acc = &acc[i * TASK_BYTES..][..y.len()];
-                match self.sign {
-                    Sign::U8 => {
-                        requantize_span::<false>(self.cpu, acc, y, self.multipliers[0], codes)
-                    }
-                    Sign::S8 => {
-                        requantize_span::<true>(self.cpu, acc, y, self.multipliers[0], codes)
-                    }
-                }
+                self.part(acc, y, codes);
             });
             return Ok(());
         }
@@ -74,17 +70,30 @@ impl Requantize {
         let rows = split::rows_per_task(axis);
         split::chunks(par, y, rows * axis, |i, y| {
             let acc = &acc[i * rows * axis..][..y.len()];
-            match self.sign {
-                Sign::U8 => requantize_rows::<false>(self.cpu, acc, y, &self.multipliers, codes),
-                Sign::S8 => requantize_rows::<true>(self.cpu, acc, y, &self.multipliers, codes),
-            }
+            self.part(acc, y, codes);
         });
         Ok(())
     }
+
+    fn part(&self, acc: &[i32], y: &mut [u8], codes: Codes) {
+        match (self.sign, self.small) {
+            (Sign::U8, true) => self.part_of::<false, true>(acc, y, codes),
+            (Sign::U8, false) => self.part_of::<false, false>(acc, y, codes),
+            (Sign::S8, true) => self.part_of::<true, true>(acc, y, codes),
+            (Sign::S8, false) => self.part_of::<true, false>(acc, y, codes),
+        }
+    }
+
+    fn part_of<const S: bool, const SMALL: bool>(&self, acc: &[i32], y: &mut [u8], codes: Codes) {
+        match self.multipliers[..] {
+            [m] => requantize_span::<S, SMALL>(self.cpu, acc, y, m, codes),
+            ref m => requantize_rows::<S, SMALL>(self.cpu, acc, y, m, codes),
+        }
+    }
 }
 
-quads!(fn requantize_span[const S: bool][S] = requantize_span_quads, requantize_span_body(acc: &[i32], y: &mut [u8], m: f32, codes: Codes), y.len());
-quads!(fn requantize_rows[const S: bool][S] = requantize_rows_quads, requantize_rows_body(acc: &[i32], y: &mut [u8], m: &[f32], codes: Codes), m.len());
+quads!(fn requantize_span[const S: bool, const SMALL: bool][S, SMALL] = requantize_span_quads, requantize_span_body(acc: &[i32], y: &mut [u8], m: f32, codes: Codes), y.len());
+quads!(fn requantize_rows[const S: bool, const SMALL: bool][S, SMALL] = requantize_rows_quads, requantize_rows_body(acc: &[i32], y: &mut [u8], m: &[f32], codes: Codes), m.len());
 
 /// One requantized value; `lo` and `hi` are the bounds less the zero point.
 #[inline(always)]
@@ -93,14 +102,24 @@ pub(crate) fn requantized(acc: i32, m: f32, zero_point: i32, lo: f32, hi: f32) -
 }
 
 #[inline(always)]
-fn requantize_span_body<const S: bool>(acc: &[i32], y: &mut [u8], m: f32, codes: Codes) {
+fn requantize_span_body<const S: bool, const SMALL: bool>(
+    acc: &[i32],
+    y: &mut [u8],
+    m: f32,
+    codes: Codes,
+) {
     for (y, &acc) in y.iter_mut().zip(acc) {
         *y = codes.of(acc as f32 * m) as u8;
     }
 }
 
 #[inline(always)]
-fn requantize_rows_body<const S: bool>(acc: &[i32], y: &mut [u8], m: &[f32], codes: Codes) {
+fn requantize_rows_body<const S: bool, const SMALL: bool>(
+    acc: &[i32],
+    y: &mut [u8],
+    m: &[f32],
+    codes: Codes,
+) {
     for (acc, y) in acc.chunks(m.len()).zip(y.chunks_mut(m.len())) {
         for ((y, &acc), &m) in y.iter_mut().zip(acc).zip(m) {
             *y = codes.of(acc as f32 * m) as u8;
@@ -109,16 +128,22 @@ fn requantize_rows_body<const S: bool>(acc: &[i32], y: &mut [u8], m: &[f32], cod
 }
 
 #[inline(always)]
-fn requantize_span_quads<Q: Quad, const S: bool>(acc: &[i32], y: &mut [u8], m: f32, codes: Codes) {
+fn requantize_span_quads<Q: Quad, const S: bool, const SMALL: bool>(
+    acc: &[i32],
+    y: &mut [u8],
+    m: f32,
+    codes: Codes,
+) {
     let (acc, m, hi) = (&acc[..y.len()], Q::splat(m), Q::splat(codes.offsets().1));
     for at in blocks(y.len(), Q::N) {
-        let v = Q::load_i32(&acc[at..]).mul(m).min(hi);
+        let v = Q::load_i32(&acc[at..]).mul(m);
+        let v = if SMALL { v } else { v.min(hi) };
         v.store_codes::<S>(codes, &mut y[at..]);
     }
 }
 
 #[inline(always)]
-fn requantize_rows_quads<Q: Quad, const S: bool>(
+fn requantize_rows_quads<Q: Quad, const S: bool, const SMALL: bool>(
     acc: &[i32],
     y: &mut [u8],
     m: &[f32],
@@ -127,7 +152,8 @@ fn requantize_rows_quads<Q: Quad, const S: bool>(
     let hi = Q::splat(codes.offsets().1);
     for (acc, y) in acc.chunks_exact(m.len()).zip(y.chunks_exact_mut(m.len())) {
         for at in blocks(m.len(), Q::N) {
-            let v = Q::load_i32(&acc[at..]).mul(Q::load(&m[at..])).min(hi);
+            let v = Q::load_i32(&acc[at..]).mul(Q::load(&m[at..]));
+            let v = if SMALL { v } else { v.min(hi) };
             v.store_codes::<S>(codes, &mut y[at..]);
         }
     }

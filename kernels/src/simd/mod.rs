@@ -12,6 +12,7 @@ mod x86;
 pub(crate) use x86::{Bytes16, Bytes32, Bytes64, Quad4, Quad8, Quad16};
 
 use crate::numeric::{clamp, rne};
+use crate::sign::Sign;
 
 /// f32 arithmetic, in one lane or many.
 pub(crate) trait Real: Copy {
@@ -89,6 +90,13 @@ impl Codes {
     pub(crate) fn of(self, v: f32) -> i32 {
         let (lo, hi) = self.offsets();
         rne(clamp(v, lo, hi)) + self.zero_point
+    }
+
+    /// Whether the bounds are those of the type, which a saturating conversion keeps by itself.
+    #[inline(always)]
+    fn whole_type<const S: bool>(self) -> bool {
+        let sign = if S { Sign::S8 } else { Sign::U8 };
+        (self.min, self.max) == (sign.min(), sign.max())
     }
 
     /// The bounds less the zero point.

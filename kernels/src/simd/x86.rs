@@ -150,11 +150,16 @@ macro_rules! quad {
                     let zero_point = $splat16(codes.zero_point as i16);
                     let low = $adds16($pack32($to_i32(v0), $to_i32(v1)), zero_point);
                     let high = $adds16($pack32($to_i32(v2), $to_i32(v3)), zero_point);
-                    let (min, max) = ($splat8(codes.min as i8), $splat8(codes.max as i8));
-                    let bytes = if S {
-                        $min_i8($max_i8($packs16(low, high), min), max)
+                    let bytes = if S { $packs16(low, high) } else { $packus16(low, high) };
+                    let bytes = if codes.whole_type::<S>() {
+                        bytes
                     } else {
-                        $min_u8($max_u8($packus16(low, high), min), max)
+                        let (min, max) = ($splat8(codes.min as i8), $splat8(codes.max as i8));
+                        if S {
+                            $min_i8($max_i8(bytes, min), max)
+                        } else {
+                            $min_u8($max_u8(bytes, min), max)
+                        }
                     };
                     $store_si(y.as_mut_ptr().cast(), $order(bytes));
                 }
