@@ -1,8 +1,8 @@
 //! Memory-bound kernels against a copy of the same number of bytes, in the same process.
 //!
-//! Throughput counts the bytes read and written. The table printed first gives each kernel's share of the
-//! copy's bandwidth; criterion then tracks the kernels one by one.
-#![allow(missing_docs, reason = "criterion's macros define public functions")]
+//! Throughput counts the bytes read and written. The table printed first gives GB/s on every ISA and, in brackets,
+//! the share of what `memcpy` reaches with as many bytes; criterion then tracks the kernels one by one. A filter on
+//! the command line selects kernels by name in both; `--table` prints the table alone.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -10,157 +10,367 @@
 )]
 
 use std::hint::black_box;
+use std::ops::{Deref, DerefMut};
 use std::time::Instant;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput};
 use requant_kernels::broadcast::Broadcast;
-use requant_kernels::elementwise::{QAdd, QMul, qadd_constants};
-use requant_kernels::float::{Binary, BinaryOp, Unary};
+use requant_kernels::elementwise::{Extremum, QAdd, QExtremum, QMul, qadd_constants};
+use requant_kernels::float::{LayerNorm, Unary, f16_to_f32, f32_to_f16};
 use requant_kernels::layout::StridedCopy;
 use requant_kernels::lut::Lut;
 use requant_kernels::par::Serial;
-use requant_kernels::pool::{GlobalAveragePool8, MaxPool8, PoolShape};
-use requant_kernels::quantize::{Codes, Dequantize, Quantize, Requantize};
-use requant_kernels::sign::Sign;
+use requant_kernels::pool::{AveragePool8, GlobalAveragePool8, MaxPool8, PoolShape};
+use requant_kernels::quantize::{
+    Codes, Dequantize, DynamicQuantize, Quantize, Requantize, RowQuantization,
+};
+use requant_kernels::resize::{
+    Bilinear8, BilinearF32, Coordinates, Nearest, NearestRounding, ResizeShape,
+};
+use requant_kernels::sign::{Sign, flip};
 use requant_kernels::softmax::Softmax;
 use requant_kernels::{Cpu, Isa};
 
-/// 8-bit elements: within L2, and beyond the last cache of most machines.
-const SIZES: [usize; 2] = [128 * 1024, 32 * 1024 * 1024];
+/// Bytes read and written per run: within L2, within L3, and beyond the last cache of most machines.
+const SIZES: [usize; 3] = [256 << 10, 4 << 20, 64 << 20];
+
+/// The size that criterion tracks the streaming kernels at.
+const TRACKED: usize = SIZES[0];
 
 struct Kernel {
-    name: &'static str,
+    name: String,
     /// Bytes read and written per run.
     bytes: usize,
     run: Box<dyn FnMut()>,
 }
 
-fn kernel(name: &'static str, bytes: usize, run: impl FnMut() + 'static) -> Kernel {
-    Kernel { name, bytes, run: Box::new(run) }
+/// Kernels to choose from: building one takes memory, so that it waits until the kernel is asked for.
+struct List<'a> {
+    wanted: &'a dyn Fn(&str) -> bool,
+    kernels: Vec<Kernel>,
 }
 
-fn kernels(cpu: Cpu, n: usize) -> Vec<Kernel> {
-    let codes = || (0..n).map(|i| ((i * 37) >> 3) as u8).collect::<Vec<u8>>();
-    let values = |n: usize| (0..n).map(|i| i as f32 * 1e-5 - 0.7).collect::<Vec<f32>>();
-    let out = move || vec![0u8; n];
-    let mut list = Vec::new();
+impl List<'_> {
+    fn add<F: FnMut() + 'static>(&mut self, name: &str, bytes: usize, make: impl FnOnce() -> F) {
+        if (self.wanted)(name) {
+            self.kernels.push(Kernel { name: name.to_owned(), bytes, run: Box::new(make()) });
+        }
+    }
+}
 
-    let (x, mut y) = (codes(), out());
-    list.push(kernel("copy", 2 * n, move || black_box(&mut y).copy_from_slice(black_box(&x))));
-    let (lut, x, mut y) = (Lut::from_fn(cpu, |b| !b), codes(), out());
-    list.push(kernel("lut", 2 * n, move || lut.run(&Serial, &x, &mut y).unwrap()));
-    let shapes = Broadcast::elementwise(n);
-    let k = qadd_constants(0.1, 3, 0.12, 7, 0.2, 5);
-    let (add, s, a, b, mut y) =
-        (QAdd::new(cpu, Sign::U8, k, (0, 255)).unwrap(), shapes.clone(), codes(), codes(), out());
-    list.push(kernel("qadd", 3 * n, move || add.run(&Serial, &s, &a, &b, &mut y).unwrap()));
-    let mul = QMul::new(cpu, Sign::U8, 0.01, (3, 7, 5), (0, 255)).unwrap();
-    let (a, b, mut y) = (codes(), codes(), out());
-    list.push(kernel("qmul", 3 * n, move || mul.run(&Serial, &shapes, &a, &b, &mut y).unwrap()));
-    let (q, x, mut y) = (Quantize::new(cpu, 0.01, 100, Sign::U8).unwrap(), values(n), out());
-    list.push(kernel("quantize", 5 * n, move || q.run(&Serial, &x, &mut y).unwrap()));
-    let (d, x, mut y) = (Dequantize::per_tensor(cpu, 0.01, 100).unwrap(), codes(), vec![0.0; n]);
-    list.push(kernel("dequantize", 5 * n, move || d.run(&Serial, Codes::U8(&x), &mut y).unwrap()));
-    let r = Requantize::new(cpu, vec![0.001], 100, Sign::U8, (0, 255)).unwrap();
-    let (acc, mut y) = ((0..n as i32).collect::<Vec<i32>>(), out());
-    list.push(kernel("requantize-s32", 5 * n, move || r.run(&Serial, &acc, &mut y).unwrap()));
+/// Elements that start at a cache line, as they do in an executor's arena.
+struct Aligned<T> {
+    memory: Vec<T>,
+    start: usize,
+    len: usize,
+}
 
-    let m = n / 4;
-    let (x, mut y) = (values(m), vec![0.0; m]);
-    list.push(kernel("relu-f32", 2 * n, move || {
-        Unary::Relu.run(cpu, &Serial, &x, &mut y).unwrap()
-    }));
-    let (x, mut y) = (values(m), vec![0.0; m]);
-    list.push(kernel("sigmoid-f32", 2 * n, move || {
-        Unary::Sigmoid.run(cpu, &Serial, &x, &mut y).unwrap()
-    }));
-    let add = Binary::new(cpu, BinaryOp::Add, Broadcast::elementwise(m));
-    let (a, b, mut y) = (values(m), values(m), vec![0.0; m]);
-    list.push(kernel("add-f32", 3 * n, move || add.run(&Serial, &a, &b, &mut y).unwrap()));
-    let (softmax, x, mut y) = (Softmax::new(cpu, 128).unwrap(), values(m), vec![0.0; m]);
-    list.push(kernel("softmax-f32-128", 2 * n, move || softmax.run(&Serial, &x, &mut y).unwrap()));
+impl<T: Copy + Default> Aligned<T> {
+    fn new(n: usize, f: impl Fn(usize) -> T) -> Self {
+        let mut memory = vec![T::default(); n + 64];
+        let start = memory.as_ptr().align_offset(64);
+        memory[start..][..n].iter_mut().enumerate().for_each(|(i, v)| *v = f(i));
+        Self { memory, start, len: n }
+    }
+}
 
-    let transpose = |name, dims: [usize; 2], element| {
-        let copy = StridedCopy::transpose(&dims, &[1, 0], element).unwrap();
-        let (x, mut y) = (codes(), out());
-        kernel(name, 2 * n, move || copy.run(&Serial, &x, &mut y).unwrap())
-    };
-    list.push(transpose("transpose-u8-64", [n / 64, 64], 1));
-    list.push(transpose("transpose-f32-64", [n / 256, 64], 4));
-    let side = (n / 64).isqrt();
-    let shape = PoolShape {
+impl<T> Deref for Aligned<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.memory[self.start..][..self.len]
+    }
+}
+
+impl<T> DerefMut for Aligned<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.memory[self.start..][..self.len]
+    }
+}
+
+fn codes(n: usize) -> Aligned<u8> {
+    Aligned::new(n, |i| ((i * 37) >> 3) as u8)
+}
+
+fn values(n: usize) -> Aligned<f32> {
+    Aligned::new(n, |i| (i % 4096) as f32 * 1e-3 - 2.0)
+}
+
+fn zeros<T: Copy + Default>(n: usize) -> Aligned<T> {
+    Aligned::new(n, |_| T::default())
+}
+
+/// Kernels that stream through `bytes` in all.
+fn streams(list: &mut List<'_>, cpu: Cpu, bytes: usize) {
+    let n = bytes / 2;
+    list.add("lut", 2 * n, || {
+        let (lut, x, mut y) = (Lut::from_fn(cpu, |b| !b), codes(n), zeros(n));
+        move || lut.run(&Serial, &x, &mut y).unwrap()
+    });
+    list.add("sign-flip", 2 * n, || {
+        let (x, mut y) = (codes(n), zeros(n));
+        move || flip(black_box(&x), black_box(&mut y))
+    });
+    list.add("requantize-s8-u8", 2 * n, || {
+        let to = Quantize::new(cpu, 0.02, 7, Sign::U8).unwrap();
+        let lut = Lut::requantize(cpu, (Sign::S8, 0.013, 3), &to).unwrap();
+        let (x, mut y) = (codes(n), zeros(n));
+        move || lut.run(&Serial, &x, &mut y).unwrap()
+    });
+    let n = bytes / 3;
+    list.add("max-U8", 3 * n, || {
+        let max = QExtremum::new(cpu, Extremum::Max, Sign::U8, None);
+        let (shapes, a, b, mut y) = (Broadcast::elementwise(n), codes(n), codes(n), zeros(n));
+        move || max.run(&Serial, &shapes, &a, &b, &mut y).unwrap()
+    });
+    for sign in [Sign::U8, Sign::S8] {
+        let bounds = (sign.min(), sign.max());
+        list.add(&format!("qadd-{sign:?}"), 3 * n, || {
+            let k = qadd_constants(0.1, 3, 0.12, 7, 0.2, 5);
+            let add = QAdd::new(cpu, sign, k, bounds).unwrap();
+            let (shapes, a, b, mut y) = (Broadcast::elementwise(n), codes(n), codes(n), zeros(n));
+            move || add.run(&Serial, &shapes, &a, &b, &mut y).unwrap()
+        });
+        list.add(&format!("qmul-{sign:?}"), 3 * n, || {
+            let mul = QMul::new(cpu, sign, 0.01, (3, 7, 5), bounds).unwrap();
+            let (shapes, a, b, mut y) = (Broadcast::elementwise(n), codes(n), codes(n), zeros(n));
+            move || mul.run(&Serial, &shapes, &a, &b, &mut y).unwrap()
+        });
+    }
+    let n = bytes / 5;
+    list.add("quantize", 5 * n, || {
+        let (q, x, mut y) = (Quantize::new(cpu, 0.01, 100, Sign::U8).unwrap(), values(n), zeros(n));
+        move || q.run(&Serial, &x, &mut y).unwrap()
+    });
+    list.add("dynamic-quantize-1024", 5 * (n / 1024 * 1024), || {
+        let rows = n / 1024;
+        let q = DynamicQuantize::new(cpu, Sign::U8, 1024).unwrap();
+        let (x, mut y) = (values(rows * 1024), zeros(rows * 1024));
+        let mut found = vec![RowQuantization::default(); rows];
+        move || q.run(&Serial, &x, &mut y, &mut found).unwrap()
+    });
+    list.add("dequantize-u8", 5 * n, || {
+        let (d, x, mut y) = (Dequantize::per_tensor(cpu, 0.01, 100).unwrap(), codes(n), zeros(n));
+        move || d.run(&Serial, Codes::U8(&x), &mut y).unwrap()
+    });
+    list.add("dequantize-s8", 5 * n, || {
+        let (d, x, mut y) = (Dequantize::per_tensor(cpu, 0.01, -3).unwrap(), codes(n), zeros(n));
+        move || d.run(&Serial, Codes::S8(&x), &mut y).unwrap()
+    });
+    let accumulators = |n: usize| Aligned::new(n, |i| i as i32 % 70_000 - 20_000);
+    list.add("requantize-s32", 5 * n, || {
+        let r = Requantize::new(cpu, vec![0.001], 100, Sign::U8, (0, 255)).unwrap();
+        let (acc, mut y) = (accumulators(n), zeros(n));
+        move || r.run(&Serial, &acc, &mut y).unwrap()
+    });
+    let n = n / 256 * 256;
+    list.add("requantize-s32-256", 5 * n, || {
+        let r = Requantize::new(cpu, vec![0.001; 256], 100, Sign::U8, (0, 255)).unwrap();
+        let (acc, mut y) = (accumulators(n), zeros(n));
+        move || r.run(&Serial, &acc, &mut y).unwrap()
+    });
+    list.add("dequantize-u8-256", 5 * n, || {
+        let d = Dequantize::per_axis(cpu, vec![0.01; 256], vec![100; 256], 1).unwrap();
+        let (x, mut y) = (codes(n), zeros(n));
+        move || d.run(&Serial, Codes::U8(&x), &mut y).unwrap()
+    });
+    let n = bytes / 6;
+    list.add("f16-to-f32", 6 * n, || {
+        let (x, mut y) = (zeros(n), zeros(n));
+        move || f16_to_f32(&Serial, &x, &mut y).unwrap()
+    });
+    list.add("f32-to-f16", 6 * n, || {
+        let (x, mut y) = (values(n), zeros(n));
+        move || f32_to_f16(&Serial, &x, &mut y).unwrap()
+    });
+    let n = bytes / 8;
+    list.add("relu-f32", 8 * n, || {
+        let (x, mut y) = (values(n), zeros(n));
+        move || Unary::Relu.run(cpu, &Serial, &x, &mut y).unwrap()
+    });
+    list.add("softmax-f32-128", 8 * n / 128 * 128, || {
+        let n = n / 128 * 128;
+        let (softmax, x, mut y) = (Softmax::new(cpu, 128).unwrap(), values(n), zeros(n));
+        move || softmax.run(&Serial, &x, &mut y).unwrap()
+    });
+    // NCHW to NHWC and back, 64 channels.
+    for element in [1, 4] {
+        transposes(list, bytes / (2 * 64 * element), 64, element);
+    }
+}
+
+/// NCHW to NHWC and back.
+fn transposes(list: &mut List<'_>, pixels: usize, channels: usize, element: usize) {
+    for (name, dims) in [("nhwc", [channels, pixels]), ("nchw", [pixels, channels])] {
+        let name = format!("to-{name}-{pixels}x{channels}-{}", 8 * element);
+        let bytes = channels * pixels * element;
+        list.add(&name, 2 * bytes, || {
+            let copy = StridedCopy::transpose(&dims, &[1, 0], element).unwrap();
+            let (x, mut y) = (codes(bytes), zeros(bytes));
+            move || copy.run(&Serial, &x, &mut y).unwrap()
+        });
+    }
+}
+
+/// Kernels at the shapes they have in ResNet-50 and MobileNetV2.
+fn layers(list: &mut List<'_>, cpu: Cpu) {
+    for (name, size, channels, kernel) in [
+        ("resnet-3x3-s2-112x64", 112, 64, 3),
+        ("2x2-s2-112x64", 112, 64, 2),
+        ("3x3-s2-56x24", 56, 24, 3),
+    ] {
+        let pads = if kernel == 3 { [1, 1, 0, 0] } else { [0; 4] };
+        let shape = PoolShape {
+            batch: 1,
+            height: size,
+            width: size,
+            channels,
+            kernel: [kernel; 2],
+            stride: [2, 2],
+            dilation: [1, 1],
+            pads,
+            out: [size / 2; 2],
+        };
+        let bytes = shape.in_len() + shape.out_len();
+        list.add(&format!("maxpool-{name}"), bytes, || {
+            let pool = MaxPool8::new(cpu, shape, Sign::U8).unwrap();
+            let (x, mut y) = (codes(shape.in_len()), zeros(shape.out_len()));
+            move || pool.run(&Serial, &x, &mut y).unwrap()
+        });
+        list.add(&format!("average-{name}"), bytes, || {
+            let sides = ((0.1, 3), (0.1, 3));
+            let pool = AveragePool8::new(cpu, shape, Sign::U8, sides.0, sides.1, false).unwrap();
+            let (x, mut y) = (codes(shape.in_len()), zeros(shape.out_len()));
+            move || pool.run(&Serial, &x, &mut y).unwrap()
+        });
+    }
+    for (pixels, channels) in [(112 * 112, 32), (56 * 56, 24), (28 * 28, 512), (49, 2048)] {
+        transposes(list, pixels, channels, 1);
+        transposes(list, pixels, channels, 4);
+    }
+    let shape = ResizeShape {
         batch: 1,
-        height: side,
-        width: side,
-        channels: 64,
-        kernel: [2, 2],
-        stride: [2, 2],
-        dilation: [1, 1],
-        pads: [0; 4],
-        out: [side / 2, side / 2],
+        height: 40,
+        width: 40,
+        channels: 128,
+        out: [80, 80],
+        scales: [2.0, 2.0],
     };
-    let (pool, x, mut y) =
-        (MaxPool8::new(cpu, shape, Sign::U8).unwrap(), codes(), vec![0; shape.out_len()]);
     let bytes = shape.in_len() + shape.out_len();
-    list.push(kernel("maxpool-2x2-64", bytes, move || {
-        pool.run(&Serial, &x[..shape.in_len()], &mut y).unwrap()
-    }));
-    let pool =
-        GlobalAveragePool8::new(cpu, [1, n / 256, 256], Sign::U8, (0.1, 3), (0.1, 3)).unwrap();
-    let (x, mut y) = (codes(), vec![0; 256]);
-    list.push(kernel("global-average-256", n, move || pool.run(&Serial, &x, &mut y).unwrap()));
-    list
+    list.add("nearest-2x-40x128", bytes, || {
+        let rounding = NearestRounding::Floor;
+        let resize = Nearest::new(shape, Coordinates::Asymmetric, rounding, 1).unwrap();
+        let (x, mut y) = (codes(shape.in_len()), zeros(shape.out_len()));
+        move || resize.run(&Serial, &x, &mut y).unwrap()
+    });
+    list.add("bilinear-2x-40x128", bytes, || {
+        let resize = Bilinear8::new(cpu, shape, Coordinates::HalfPixel, Sign::U8).unwrap();
+        let (x, mut y) = (codes(shape.in_len()), zeros(shape.out_len()));
+        move || resize.run(&Serial, &x, &mut y).unwrap()
+    });
+    list.add("bilinear-f32-2x-40x128", 4 * bytes, || {
+        let resize = BilinearF32::new(cpu, shape, Coordinates::HalfPixel).unwrap();
+        let (x, mut y) = (values(shape.in_len()), zeros(shape.out_len()));
+        move || resize.run(&Serial, &x, &mut y).unwrap()
+    });
+    list.add("layer-norm-128x384", 8 * 128 * 384, || {
+        let norm = LayerNorm::new(cpu, 1e-5, vec![1.5; 384], vec![0.5; 384]).unwrap();
+        let (x, mut y) = (values(128 * 384), zeros(128 * 384));
+        move || norm.run(&Serial, &x, &mut y).unwrap()
+    });
+    for channels in [1280, 2048] {
+        list.add(&format!("global-average-7x{channels}"), 50 * channels, || {
+            let dims = [1, 49, channels];
+            let pool = GlobalAveragePool8::new(cpu, dims, Sign::U8, (0.1, 3), (0.1, 3)).unwrap();
+            let (x, mut y) = (codes(49 * channels), zeros(channels));
+            move || pool.run(&Serial, &x, &mut y).unwrap()
+        });
+    }
 }
 
 /// GB/s of the fastest of many runs.
-fn fastest(kernel: &mut Kernel) -> f64 {
+fn fastest(bytes: usize, mut run: impl FnMut()) -> f64 {
     let (begin, mut best) = (Instant::now(), f64::INFINITY);
     let mut runs = 0;
-    while runs < 5 || begin.elapsed().as_millis() < 200 {
+    while runs < 4 || begin.elapsed().as_millis() < 40 {
+        // Short kernels are repeated so that reading the clock does not count.
+        let repeat = ((1 << 20) / bytes).max(1);
         let start = Instant::now();
-        (kernel.run)();
-        best = best.min(start.elapsed().as_secs_f64());
+        (0..repeat).for_each(|_| run());
+        best = best.min(start.elapsed().as_secs_f64() / repeat as f64);
         runs += 1;
     }
-    kernel.bytes as f64 / best / 1e9
+    bytes as f64 / best / 1e9
 }
 
-fn table() {
-    for n in SIZES {
-        println!("\n{} KiB of 8-bit elements, GB/s (share of copy)", n / 1024);
-        for isa in Cpu::available() {
-            let mut list = kernels(Cpu::with_isa(isa).unwrap(), n);
-            let copy = fastest(&mut list[0]);
-            let cells: Vec<String> = list
-                .iter_mut()
-                .map(|k| {
-                    let rate = fastest(k);
-                    format!("{} {rate:.1} ({:.2})", k.name, rate / copy)
-                })
+/// GB/s of `memcpy` reading and writing `bytes` in all.
+fn copy_rate(bytes: usize) -> f64 {
+    let (x, mut y) = (codes(bytes / 2), zeros(bytes / 2));
+    fastest(bytes, || black_box(&mut y[..]).copy_from_slice(black_box(&x[..])))
+}
+
+fn table(wanted: &dyn Fn(&str) -> bool) {
+    let isas: Vec<Cpu> =
+        Cpu::available().into_iter().map(|isa| Cpu::with_isa(isa).unwrap()).collect();
+    let print = |title: &str, lists: &dyn Fn(&mut List<'_>, Cpu)| {
+        let columns: String = isas.iter().map(|c| format!("{:>16}", c.isa().name())).collect();
+        println!("\n{title:<32}{:>8}{columns}", "copy");
+        let mut names = List { wanted, kernels: Vec::new() };
+        lists(&mut names, isas[0]);
+        for Kernel { name, bytes, .. } in names.kernels {
+            let mut copy = copy_rate(bytes);
+            let mut rates = Vec::new();
+            for &cpu in &isas {
+                let wanted = |n: &str| n == name;
+                let mut list = List { wanted: &wanted, kernels: Vec::new() };
+                lists(&mut list, cpu);
+                rates.extend(list.kernels.iter_mut().map(|k| fastest(k.bytes, &mut k.run)));
+            }
+            copy = copy.max(copy_rate(bytes));
+            let cells: String = rates
+                .iter()
+                .map(|r| format!("{:>16}", format!("{r:.1} ({:.2})", r / copy)))
                 .collect();
-            println!("  {isa}: {}", cells.join(", "));
+            println!("  {name:<30}{copy:>8.1}{cells}");
         }
+    };
+    for bytes in SIZES {
+        print(&format!("{} KiB read and written", bytes >> 10), &|list, cpu| {
+            streams(list, cpu, bytes)
+        });
     }
+    print("layers", &layers);
 }
 
 fn elementwise(c: &mut Criterion) {
-    if !std::env::args().any(|a| a == "--test" || a == "--list") {
-        table();
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let has = |flag: &str| args.iter().any(|a| a == flag);
+    let filters: Vec<&String> = args.iter().filter(|a| !a.starts_with('-')).collect();
+    let wanted = |name: &str| filters.is_empty() || filters.iter().any(|f| name.contains(*f));
+    if !has("--test") && !has("--list") {
+        table(&wanted);
     }
-    for n in SIZES {
-        for isa in [Isa::Scalar, Cpu::detect().isa()] {
-            let mut group = c.benchmark_group(format!("elementwise/{isa}"));
-            for mut k in kernels(Cpu::with_isa(isa).unwrap(), n) {
-                group.throughput(Throughput::Bytes(k.bytes as u64));
-                group.bench_function(BenchmarkId::new(k.name, n), |b| b.iter(|| (k.run)()));
-            }
+    if has("--table") {
+        return;
+    }
+    for isa in [Isa::Scalar, Cpu::detect().isa()] {
+        let mut list = List { wanted: &wanted, kernels: Vec::new() };
+        let cpu = Cpu::with_isa(isa).unwrap();
+        streams(&mut list, cpu, TRACKED);
+        layers(&mut list, cpu);
+        let mut group = c.benchmark_group(format!("elementwise/{isa}"));
+        for mut k in list.kernels {
+            group.throughput(Throughput::Bytes(k.bytes as u64));
+            group.bench_function(&k.name, |b| b.iter(|| (k.run)()));
         }
     }
 }
 
-criterion_group! {
-    name = benches;
-    config = Criterion::default().sample_size(20);
-    targets = elementwise
+fn main() {
+    let mut criterion = Criterion::default().sample_size(20);
+    if !std::env::args().any(|a| a == "--table") {
+        criterion = criterion.configure_from_args();
+    }
+    elementwise(&mut criterion);
+    criterion.final_summary();
 }
-criterion_main!(benches);

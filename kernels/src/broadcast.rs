@@ -22,6 +22,17 @@ enum Inner {
     ScalarB,
 }
 
+/// The operands of a row of the result.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Row<'a, A, B> {
+    /// One element each per element of the result.
+    Both(&'a [A], &'a [B]),
+    /// One `a` for all.
+    ScalarA(A, &'a [B]),
+    /// One `b` for all.
+    ScalarB(&'a [A], B),
+}
+
 /// One merged dimension: its length and how far each operand moves per step (0 where it is repeated).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Loop {
@@ -161,32 +172,47 @@ impl Broadcast {
         y: &mut [Y],
         f: impl Fn(A, B) -> Y,
     ) {
+        self.rows(start, a, b, y, |row, y| match row {
+            Row::Both(a, b) => {
+                for ((y, &a), &b) in y.iter_mut().zip(a).zip(b) {
+                    *y = f(a, b);
+                }
+            }
+            Row::ScalarA(a, b) => {
+                for (y, &b) in y.iter_mut().zip(b) {
+                    *y = f(a, b);
+                }
+            }
+            Row::ScalarB(a, b) => {
+                for (y, &a) in y.iter_mut().zip(a) {
+                    *y = f(a, b);
+                }
+            }
+        });
+    }
+
+    /// Calls `f` with the operands of every row, or part of one, of the result from `start` on.
+    #[inline(always)]
+    pub(crate) fn rows<A: Copy, B: Copy, Y>(
+        &self,
+        start: usize,
+        a: &[A],
+        b: &[B],
+        y: &mut [Y],
+        mut f: impl FnMut(Row<'_, A, B>, &mut [Y]),
+    ) {
         let (mut rest, mut at) = (y, start);
         while !rest.is_empty() {
             let (row, column) = (at / self.row, at % self.row);
             let n = (self.row - column).min(rest.len());
             let (part, tail) = rest.split_at_mut(n);
             let (a_at, b_at) = self.offsets(row);
-            match self.inner {
-                Inner::Both => {
-                    let (a, b) = (&a[a_at + column..][..n], &b[b_at + column..][..n]);
-                    for ((y, &a), &b) in part.iter_mut().zip(a).zip(b) {
-                        *y = f(a, b);
-                    }
-                }
-                Inner::ScalarA => {
-                    let (a, b) = (a[a_at], &b[b_at + column..][..n]);
-                    for (y, &b) in part.iter_mut().zip(b) {
-                        *y = f(a, b);
-                    }
-                }
-                Inner::ScalarB => {
-                    let (a, b) = (&a[a_at + column..][..n], b[b_at]);
-                    for (y, &a) in part.iter_mut().zip(a) {
-                        *y = f(a, b);
-                    }
-                }
-            }
+            let operands = match self.inner {
+                Inner::Both => Row::Both(&a[a_at + column..][..n], &b[b_at + column..][..n]),
+                Inner::ScalarA => Row::ScalarA(a[a_at], &b[b_at + column..][..n]),
+                Inner::ScalarB => Row::ScalarB(&a[a_at + column..][..n], b[b_at]),
+            };
+            f(operands, part);
             (rest, at) = (tail, at + n);
         }
     }

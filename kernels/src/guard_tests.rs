@@ -4,8 +4,10 @@
 use crate::Cpu;
 use crate::broadcast::Broadcast;
 use crate::conv::{ConvGeometry, ConvSpec};
-use crate::elementwise::{QAdd, QMul, qadd_constants};
-use crate::float::{Activation, ConvF32, Reduce, ReduceOp, Unary};
+use crate::elementwise::{Extremum, QAdd, QExtremum, QMul, qadd_constants};
+use crate::float::{
+    Activation, ConvF32, LayerNorm, Reduce, ReduceOp, Unary, f16_to_f32, f32_to_f16,
+};
 use crate::gemm::PackedB;
 use crate::gemm16::{Gemm16, PackedB16, Requantize16};
 use crate::hybrid::{DynamicQuantization, HybridGemm};
@@ -13,8 +15,9 @@ use crate::layout::StridedCopy;
 use crate::lut::Lut;
 use crate::par::Serial;
 use crate::pool::{AveragePool8, GlobalAveragePool8, MaxPool8, MaxPoolF32, PoolShape};
-use crate::quantize::{Codes, Dequantize, Quantize, Requantize};
-use crate::sign::Sign;
+use crate::quantize::{Codes, Dequantize, DynamicQuantize, Quantize, Requantize, RowQuantization};
+use crate::resize::{Bilinear8, BilinearF32, Coordinates, Nearest, NearestRounding, ResizeShape};
+use crate::sign::{Sign, flip, flip_in_place};
 use crate::softmax::Softmax;
 use crate::split::testing::cpus;
 use crate::testing::{Flush, Guarded};
@@ -58,10 +61,36 @@ fn elementwise(cpu: Cpu, n: usize, flush: Flush) {
     for codes in [Codes::U8(&a), Codes::S8(&b)] {
         Dequantize::per_tensor(cpu, 0.1, 3).unwrap().run(&Serial, codes, words(&mut f)).unwrap();
     }
+    QExtremum::new(cpu, Extremum::Max, Sign::S8, Some(Lut::from_fn(cpu, |b| !b)))
+        .run(&Serial, &shapes, &a, &b, &mut y)
+        .unwrap();
+    flip(&a, &mut y);
+    flip_in_place(&mut y);
+    let mut halves = bytes(2 * n, flush);
+    f32_to_f16(&Serial, words(&mut f), words::<half::f16>(&mut halves)).unwrap();
+    f16_to_f32(&Serial, words::<half::f16>(&mut halves), words(&mut f)).unwrap();
     Lut::from_fn(cpu, |b| !b).run(&Serial, &a, &mut b).unwrap();
     Lut::from_fn(cpu, |b| !b).run_in_place(&Serial, &mut a);
     Unary::Sigmoid.run(cpu, &Serial, words(&mut f), words(&mut g)).unwrap();
     if n > 0 {
+        let mut rows = [RowQuantization::default(); 1];
+        DynamicQuantize::new(cpu, Sign::U8, n)
+            .unwrap()
+            .run(&Serial, words(&mut f), &mut y, &mut rows)
+            .unwrap();
+        let (axis, zeros) = (vec![0.1; n], vec![1; n]);
+        Dequantize::per_axis(cpu, axis.clone(), zeros, 1)
+            .unwrap()
+            .run(&Serial, Codes::U8(&a), words(&mut f))
+            .unwrap();
+        Requantize::new(cpu, axis.clone(), 3, Sign::S8, (-128, 127))
+            .unwrap()
+            .run(&Serial, words(&mut f), &mut y)
+            .unwrap();
+        LayerNorm::new(cpu, 1e-5, axis, vec![])
+            .unwrap()
+            .run(&Serial, words(&mut f), words(&mut g))
+            .unwrap();
         Softmax::new(cpu, n).unwrap().run(&Serial, words(&mut f), words(&mut g)).unwrap();
         let sum = Reduce::new(cpu, ReduceOp::Sum, &[n], &[0]).unwrap();
         sum.run(&Serial, words(&mut f), &mut [0.0]).unwrap();
@@ -95,6 +124,20 @@ fn images(cpu: Cpu, channels: usize, flush: Flush) {
         .unwrap();
     StridedCopy::transpose(&[9, channels], &[1, 0], 1).unwrap().run(&Serial, &x, &mut y).unwrap();
     StridedCopy::transpose(&[9, channels], &[1, 0], 4).unwrap().run(&Serial, &f, &mut g).unwrap();
+    let resize =
+        ResizeShape { batch: 1, height: 3, width: 3, channels, out: [3, 3], scales: [1.5, 0.5] };
+    Bilinear8::new(cpu, resize, Coordinates::HalfPixel, Sign::S8)
+        .unwrap()
+        .run(&Serial, &x, &mut y)
+        .unwrap();
+    BilinearF32::new(cpu, resize, Coordinates::HalfPixel)
+        .unwrap()
+        .run(&Serial, words(&mut f), words(&mut g))
+        .unwrap();
+    Nearest::new(resize, Coordinates::Asymmetric, NearestRounding::Floor, 1)
+        .unwrap()
+        .run(&Serial, &x, &mut y)
+        .unwrap();
     let spec = ConvSpec {
         batch: 1,
         in_h: 3,

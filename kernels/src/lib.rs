@@ -26,7 +26,9 @@ mod numeric;
 pub mod par;
 pub mod pool;
 pub mod quantize;
+pub mod resize;
 pub mod sign;
+mod simd;
 pub mod softmax;
 mod split;
 #[cfg(feature = "testing")]

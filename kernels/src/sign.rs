@@ -2,6 +2,9 @@
 //!
 //! `u8 ↔ s8` is `XOR 0x80` with the zero point moved by 128: the real value is unchanged.
 
+use crate::cpu::Cpu;
+use crate::multiversion::multiversion;
+
 /// How the bytes of an activation are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Sign {
@@ -44,16 +47,29 @@ impl Sign {
 /// If the lengths differ.
 pub fn flip(src: &[u8], dst: &mut [u8]) {
     assert_eq!(src.len(), dst.len(), "source and destination of a sign flip have one length");
+    flip_slice(Cpu::detect(), src, dst);
+}
+
+multiversion!(fn flip_slice = flip_slice_body(src: &[u8], dst: &mut [u8]));
+multiversion!(fn flip_slice_in_place = flip_slice_in_place_body(bytes: &mut [u8]));
+
+#[inline(always)]
+fn flip_slice_body(src: &[u8], dst: &mut [u8]) {
     for (d, s) in dst.iter_mut().zip(src) {
         *d = s ^ 0x80;
     }
 }
 
-/// Flips every byte between u8 and s8 in place.
-pub fn flip_in_place(bytes: &mut [u8]) {
+#[inline(always)]
+fn flip_slice_in_place_body(bytes: &mut [u8]) {
     for byte in bytes {
         *byte ^= 0x80;
     }
+}
+
+/// Flips every byte between u8 and s8 in place.
+pub fn flip_in_place(bytes: &mut [u8]) {
+    flip_slice_in_place(Cpu::detect(), bytes);
 }
 
 #[cfg(test)]

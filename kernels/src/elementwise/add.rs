@@ -5,21 +5,21 @@
 //! 256×256 operand pairs of 250 random parameter sets: no difference. (On Arm ONNX Runtime adds in fixed point,
 //! with other results; here every ISA takes the x86 form.)
 
+use super::op::{self, Op};
 use crate::broadcast::Broadcast;
 use crate::cpu::Cpu;
 use crate::error::KernelError;
-use crate::multiversion::multiversion;
-use crate::numeric::{clamp, rne, widen};
 use crate::par::Parallel;
 use crate::quantize::{check_bounds, check_scale};
 use crate::sign::Sign;
+use crate::simd::Real;
 
 /// The three constants of a quantized addition.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct QAddConstants {
     /// `s_a / s_y`.
     pub ra: f32,
-    /// `s_b / s_y`.
+    /// `s_b / s_y`, negated in a subtraction.
     pub rb: f32,
     /// `z_y − (ra·z_a + rb·z_b)`.
     pub c: f32,
@@ -33,6 +33,11 @@ pub fn qadd_constants(sa: f32, za: i32, sb: f32, zb: i32, sy: f32, zy: i32) -> Q
     let (ra, rb) = (sa / sy, sb / sy);
     let c = zy as f32 - ra.mul_add(za as f32, rb * zb as f32);
     QAddConstants { ra, rb, c }
+}
+
+/// The constants of `y = a − b`: an addition with the ratio of `b` negated, `rne(fma(a, ra, fma(b, −rb, c)))`.
+pub fn qsub_constants(sa: f32, za: i32, sb: f32, zb: i32, sy: f32, zy: i32) -> QAddConstants {
+    qadd_constants(sa, za, -sb, zb, sy, zy)
 }
 
 /// Which operand's product joins the constant first.
@@ -55,23 +60,22 @@ pub struct QAdd {
     sign: Sign,
     k: QAddConstants,
     order: AddOrder,
-    lo: f32,
-    hi: f32,
+    bounds: (i32, i32),
 }
 
 impl QAdd {
     /// `a`, `b` and `y` are of type `sign`; the result is limited to `[min, max]`.
     ///
     /// # Errors
-    /// If a ratio is not finite and positive, `c` is not finite, or a bound is outside the type.
+    /// If a ratio is not finite and positive (that of `b` may be negative), `c` is not finite, or a bound is outside the type.
     pub fn new(
         cpu: Cpu,
         sign: Sign,
         k: QAddConstants,
-        (min, max): (i32, i32),
+        bounds: (i32, i32),
     ) -> Result<Self, KernelError> {
         check_scale("the scale ratio of a", k.ra)?;
-        check_scale("the scale ratio of b", k.rb)?;
+        check_scale("the scale ratio of b", k.rb.abs())?;
         if !k.c.is_finite() {
             return Err(KernelError::invalid(
                 "the constant of a quantized addition",
@@ -79,8 +83,8 @@ impl QAdd {
                 "finite",
             ));
         }
-        check_bounds(min, max, (sign.min(), sign.max()))?;
-        Ok(Self { cpu, sign, k, order: AddOrder::InnerB, lo: min as f32, hi: max as f32 })
+        check_bounds(bounds.0, bounds.1, (sign.min(), sign.max()))?;
+        Ok(Self { cpu, sign, k, order: AddOrder::InnerB, bounds })
     }
 
     /// Takes the other order of additions.
@@ -89,7 +93,7 @@ impl QAdd {
         Self { order, ..self }
     }
 
-    /// `y = a + b` in real values, shapes paired by `shapes`.
+    /// `y = a + b` (or `a − b`, as the constants say) in real values, shapes paired by `shapes`.
     ///
     /// # Errors
     /// If a slice is not of the length that `shapes` says.
@@ -101,33 +105,37 @@ impl QAdd {
         b: &[u8],
         y: &mut [u8],
     ) -> Result<(), KernelError> {
-        shapes.run(par, a, b, y, |start, y| match self.sign {
-            Sign::U8 => add::<false>(self.cpu, shapes, start, a, b, y, self),
-            Sign::S8 => add::<true>(self.cpu, shapes, start, a, b, y, self),
-        })
+        let Self { cpu, sign, k, bounds, .. } = *self;
+        match self.order {
+            AddOrder::InnerB => op::run(cpu, k, sign, bounds, par, shapes, a, b, y),
+            AddOrder::InnerA => op::run(cpu, InnerA(k), sign, bounds, par, shapes, a, b, y),
+        }
     }
 }
 
-multiversion!(fn add[const S: bool][S] = add_body(shapes: &Broadcast, start: usize, a: &[u8], b: &[u8], y: &mut [u8], q: &QAdd));
+impl Op for QAddConstants {
+    #[inline(always)]
+    fn value<R: Real>(self, a: R, b: R) -> R {
+        a.mul_add(R::splat(self.ra), b.mul_add(R::splat(self.rb), R::splat(self.c)))
+    }
 
-#[inline(always)]
-fn add_body<const S: bool>(
-    shapes: &Broadcast,
-    start: usize,
-    a: &[u8],
-    b: &[u8],
-    y: &mut [u8],
-    q: &QAdd,
-) {
-    let QAdd { k: QAddConstants { ra, rb, c }, lo, hi, .. } = *q;
-    let value = |code: u8| widen::<S>(code) as f32;
-    let code = |t: f32| rne(clamp(t, lo, hi)) as u8;
-    match q.order {
-        AddOrder::InnerB => {
-            shapes.map(start, a, b, y, |a, b| code(value(a).mul_add(ra, value(b).mul_add(rb, c))));
-        }
-        AddOrder::InnerA => {
-            shapes.map(start, a, b, y, |a, b| code(value(b).mul_add(rb, value(a).mul_add(ra, c))));
-        }
+    fn limit(self) -> f64 {
+        256.0 * (f64::from(self.ra.abs()) + f64::from(self.rb.abs())) + f64::from(self.c.abs())
+    }
+}
+
+/// The other [`AddOrder`].
+#[derive(Clone, Copy)]
+struct InnerA(QAddConstants);
+
+impl Op for InnerA {
+    #[inline(always)]
+    fn value<R: Real>(self, a: R, b: R) -> R {
+        let QAddConstants { ra, rb, c } = self.0;
+        b.mul_add(R::splat(rb), a.mul_add(R::splat(ra), R::splat(c)))
+    }
+
+    fn limit(self) -> f64 {
+        self.0.limit()
     }
 }

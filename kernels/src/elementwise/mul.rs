@@ -4,14 +4,14 @@
 //! point is added in f32 *before* rounding, unfused. Where the product is a tie this differs from rounding
 //! first. Checked against onnxruntime 1.32 on all 256×256 operand pairs of 250 random parameter sets.
 
+use super::op::{self, Op};
 use crate::broadcast::Broadcast;
 use crate::cpu::Cpu;
 use crate::error::KernelError;
-use crate::multiversion::multiversion;
-use crate::numeric::{clamp, rne, widen};
 use crate::par::Parallel;
 use crate::quantize::{check_bounds, check_code, check_scale};
 use crate::sign::Sign;
+use crate::simd::Real;
 
 /// `m = (s_a·s_b)/s_y`, both steps in f32, as ONNX Runtime forms it.
 pub fn qmul_multiplier(sa: f32, sb: f32, sy: f32) -> f32 {
@@ -23,12 +23,8 @@ pub fn qmul_multiplier(sa: f32, sb: f32, sy: f32) -> f32 {
 pub struct QMul {
     cpu: Cpu,
     sign: Sign,
-    m: f32,
-    za: i32,
-    zb: i32,
-    zy: f32,
-    lo: f32,
-    hi: f32,
+    product: Product,
+    bounds: (i32, i32),
 }
 
 impl QMul {
@@ -42,15 +38,16 @@ impl QMul {
         sign: Sign,
         m: f32,
         (za, zb, zy): (i32, i32, i32),
-        (min, max): (i32, i32),
+        bounds: (i32, i32),
     ) -> Result<Self, KernelError> {
         check_scale("the multiplier", m)?;
         let of = (sign.min(), sign.max());
         check_code("the zero point of a", za, of)?;
         check_code("the zero point of b", zb, of)?;
         check_code("the zero point of y", zy, of)?;
-        check_bounds(min, max, of)?;
-        Ok(Self { cpu, sign, m, za, zb, zy: zy as f32, lo: min as f32, hi: max as f32 })
+        check_bounds(bounds.0, bounds.1, of)?;
+        let product = Product { m, za: za as f32, zb: zb as f32, zy: zy as f32 };
+        Ok(Self { cpu, sign, product, bounds })
     }
 
     /// `y = a·b` in real values, shapes paired by `shapes`.
@@ -65,27 +62,27 @@ impl QMul {
         b: &[u8],
         y: &mut [u8],
     ) -> Result<(), KernelError> {
-        shapes.run(par, a, b, y, |start, y| match self.sign {
-            Sign::U8 => mul::<false>(self.cpu, shapes, start, a, b, y, self),
-            Sign::S8 => mul::<true>(self.cpu, shapes, start, a, b, y, self),
-        })
+        op::run(self.cpu, self.product, self.sign, self.bounds, par, shapes, a, b, y)
     }
 }
 
-multiversion!(fn mul[const S: bool][S] = mul_body(shapes: &Broadcast, start: usize, a: &[u8], b: &[u8], y: &mut [u8], q: &QMul));
+/// The arithmetic: both differences and their product are integers below 2¹⁷, exact in f32.
+#[derive(Clone, Copy, Debug)]
+struct Product {
+    m: f32,
+    za: f32,
+    zb: f32,
+    zy: f32,
+}
 
-#[inline(always)]
-fn mul_body<const S: bool>(
-    shapes: &Broadcast,
-    start: usize,
-    a: &[u8],
-    b: &[u8],
-    y: &mut [u8],
-    q: &QMul,
-) {
-    let QMul { m, za, zb, zy, lo, hi, .. } = *q;
-    shapes.map(start, a, b, y, |a, b| {
-        let p = (widen::<S>(a) - za) * (widen::<S>(b) - zb);
-        rne(clamp(p as f32 * m + zy, lo, hi)) as u8
-    });
+impl Op for Product {
+    #[inline(always)]
+    fn value<R: Real>(self, a: R, b: R) -> R {
+        let p = a.sub(R::splat(self.za)).mul(b.sub(R::splat(self.zb)));
+        p.mul(R::splat(self.m)).add(R::splat(self.zy))
+    }
+
+    fn limit(self) -> f64 {
+        255.0 * 255.0 * f64::from(self.m) + 256.0
+    }
 }

@@ -4,7 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::broadcast::Broadcast;
+use crate::lut::Lut;
 use crate::par::Serial;
+use crate::quantize::Quantize;
 use crate::sign::Sign;
 use crate::split::testing::{cpus, pool};
 
@@ -72,6 +74,76 @@ proptest! {
     }
 
     #[test]
+    fn every_isa_subtracts_all_pairs_as_defined(
+        (sign, [za, zb, zy], bounds) in sign_and_codes(), sa in scale(), sb in scale(), sy in scale(),
+    ) {
+        let k = qsub_constants(sa, za, sb, zb, sy, zy);
+        let (ra, rb) = (sa / sy, -(sb / sy));
+        prop_assert_eq!((k.ra, k.rb), (ra, rb));
+        prop_assert_eq!(k.c, zy as f32 - ra.mul_add(za as f32, rb * zb as f32));
+        let (a, b) = pairs();
+        let want: Vec<u8> = a.iter().zip(&b).map(|(&a, &b)| {
+            let (a, b) = (sign.value(a) as f32, sign.value(b) as f32);
+            saturate(a.mul_add(ra, b.mul_add(rb, k.c)), bounds)
+        }).collect();
+        for cpu in cpus() {
+            let mut y = vec![0; a.len()];
+            QAdd::new(cpu, sign, k, bounds).unwrap()
+                .run(&pool(), &Broadcast::elementwise(a.len()), &a, &b, &mut y).unwrap();
+            prop_assert!(y == want, "{}", cpu.isa());
+        }
+    }
+
+    #[test]
+    fn every_isa_takes_the_extremum_of_all_pairs(
+        (sign, [z, zy, _], _) in sign_and_codes(), s in scale(), sy in scale(), requantize: bool, max: bool,
+    ) {
+        let (a, b) = pairs();
+        let to = Quantize::new(crate::Cpu::detect(), sy, zy, sign).unwrap();
+        let want: Vec<u8> = a.iter().zip(&b).map(|(&a, &b)| {
+            let (a, b) = (sign.value(a), sign.value(b));
+            let v = if max { a.max(b) } else { a.min(b) };
+            if requantize { to.code((v - z) as f32 * s) as u8 } else { v as u8 }
+        }).collect();
+        for cpu in cpus() {
+            let lut = requantize.then(|| Lut::requantize(cpu, (sign, s, z), &to).unwrap());
+            let which = if max { Extremum::Max } else { Extremum::Min };
+            let mut y = vec![0; a.len()];
+            QExtremum::new(cpu, which, sign, lut)
+                .run(&pool(), &Broadcast::elementwise(a.len()), &a, &b, &mut y).unwrap();
+            prop_assert!(y == want, "{}", cpu.isa());
+        }
+    }
+
+    #[test]
+    fn tails_and_single_operands_equal_the_definition(
+        len in 0usize..300, at in 0usize..70, (sign, [za, zb, zy], bounds) in sign_and_codes(), single in 0usize..3,
+        sa in scale(), sb in scale(), sy in scale(),
+    ) {
+        let bytes = |seed: usize, n: usize| (0..n).map(|i| ((i + seed) * 0x9E3779B1) as u8).collect::<Vec<u8>>();
+        let (a, b) = (bytes(1, len + at), bytes(7, len + at));
+        let (a, b) = (&a[at..], &b[at..]);
+        let (a, b, shapes) = match single {
+            1 if len > 0 => (&a[..1], b, Broadcast::new(&[1], &[len]).unwrap()),
+            2 if len > 0 => (a, &b[..1], Broadcast::new(&[len], &[1]).unwrap()),
+            _ => (a, b, Broadcast::elementwise(len)),
+        };
+        let k = qadd_constants(sa, za, sb, zb, sy, zy);
+        let m = qmul_multiplier(sa, sb, sy);
+        let run = |cpu| {
+            let (mut sum, mut product) = (vec![0; len], vec![0; len]);
+            QAdd::new(cpu, sign, k, bounds).unwrap().run(&Serial, &shapes, a, b, &mut sum).unwrap();
+            QMul::new(cpu, sign, m, (za, zb, zy), bounds).unwrap()
+                .run(&Serial, &shapes, a, b, &mut product).unwrap();
+            (sum, product)
+        };
+        let want = run(crate::Cpu::with_isa(crate::Isa::Scalar).unwrap());
+        for cpu in cpus() {
+            prop_assert_eq!(&run(cpu), &want, "{}", cpu.isa());
+        }
+    }
+
+    #[test]
     fn broadcast_operands_give_what_repeated_ones_give(
         dims in prop::collection::vec(1usize..20, 1..4), cut in 0usize..4, ones in any::<[bool; 3]>(), seed: u8,
     ) {
@@ -127,6 +199,23 @@ fn add_rounds_as_onnxruntime_does() {
             let mut y = [0];
             mul.unwrap().run(&Serial, &Broadcast::elementwise(1), &[a], &[b], &mut y).unwrap();
             assert_eq!(y[0], want, "{a} × {b} at {sa} {sb} {sy}");
+        }
+    }
+}
+
+/// Ratios whose sums leave s32 take the loop that clamps first.
+#[test]
+fn sums_beyond_s32_saturate() {
+    let a: Vec<u8> = (0..=255).collect();
+    for cpu in cpus() {
+        for (sb, want) in [(1e9, 255), (-1e9, 0)] {
+            let k = qadd_constants(1e9, 0, sb, 0, 1.0, 7);
+            let mut y = vec![9; 256];
+            QAdd::new(cpu, Sign::U8, k, (0, 255))
+                .unwrap()
+                .run(&Serial, &Broadcast::new(&[256], &[1]).unwrap(), &a, &[255], &mut y)
+                .unwrap();
+            assert_eq!((y[0], y[254]), (want, want), "{}", cpu.isa());
         }
     }
 }

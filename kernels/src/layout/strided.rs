@@ -1,7 +1,8 @@
 //! Copies into a contiguous output from an input walked with any strides: transpose, slice, expand, tile.
 
 use super::tensor_bytes;
-use super::tile::transpose_tiles;
+use super::tile::Transpose;
+use crate::cpu::Cpu;
 use crate::error::{KernelError, check_len};
 use crate::par::Parallel;
 use crate::split::{self, TASK_BYTES};
@@ -219,7 +220,8 @@ impl StridedCopy {
         let (a_len, middle) = (rest[0].0, &rest[1..rest.len() - 1]);
         let between: usize = middle.iter().map(|&(len, _)| len).product();
         let row = between * inner.0;
-        let rows = (TASK_BYTES / (row * E)).max(16);
+        // At least a cache line of the input's rows, which another task would read again.
+        let (rows, cpu) = ((TASK_BYTES / (row * E)).max(64 / E), Cpu::detect());
         split::chunks(par, y, rows * row, |i, mut y| {
             let mut first = i * rows;
             while !y.is_empty() {
@@ -229,7 +231,13 @@ impl StridedCopy {
                 let base = self.source(outer, index) + a;
                 for m in 0..between {
                     let x = &x[base.wrapping_add_signed(Self::walk(middle, m))..];
-                    transpose_tiles(x, inner.1 as usize, &mut part[m * inner.0..], row, n, inner.0);
+                    let transpose = Transpose {
+                        x_stride: inner.1 as usize,
+                        y_stride: row,
+                        a_len: n,
+                        b_len: inner.0,
+                    };
+                    transpose.run(cpu, x, &mut part[m * inner.0..]);
                 }
                 (first, y) = (first + n, tail);
             }

@@ -1,8 +1,8 @@
 //! 256-entry lookup: any function of one 8-bit tensor, exactly.
 //!
 //! The table is indexed by the input *byte*: for s8 data entry 0x80 belongs to −128. AVX-512 VBMI looks 64
-//! bytes up with two `vpermi2b` and a blend by the top bit; AVX2 and NEON split the index in its halves and
-//! select among 16-byte (`pshufb`) or 64-byte (`tbl`, `tbx`) sub-tables.
+//! bytes up with two `vpermi2b` and a blend by the top bit; AVX2 and NEON look every byte up in all 16-byte
+//! (`pshufb`) or 64-byte (`tbl`, `tbx`) sub-tables and select.
 
 #[cfg(target_arch = "aarch64")]
 mod arm;
@@ -12,6 +12,8 @@ mod x86;
 use crate::cpu::Cpu;
 use crate::error::{KernelError, check_len};
 use crate::par::Parallel;
+use crate::quantize::{Quantize, check_code, check_scale, value};
+use crate::sign::Sign;
 use crate::split::{self, TASK_BYTES};
 
 /// A table from byte to byte.
@@ -42,6 +44,22 @@ impl Lut {
     /// A lookup in the table of `f`, called with every byte.
     pub fn from_fn(cpu: Cpu, mut f: impl FnMut(u8) -> u8) -> Self {
         Self::new(cpu, std::array::from_fn(|i| f(i as u8)))
+    }
+
+    /// Codes to codes: dequantized with (`scale`, `zero_point`), then quantized by `to`. Exact for any pair of
+    /// 8-bit types and scales, being defined code by code; a clamp is in `to`.
+    ///
+    /// # Errors
+    /// If `scale` is not finite and positive, `zero_point` is not of type `sign`, or `to` was made for s16.
+    pub fn requantize(
+        cpu: Cpu,
+        (sign, scale, zero_point): (Sign, f32, i32),
+        to: &Quantize,
+    ) -> Result<Self, KernelError> {
+        check_scale("the scale", scale)?;
+        check_code("the zero point", zero_point, (sign.min(), sign.max()))?;
+        to.check_8_bit()?;
+        Ok(Self::from_fn(cpu, |b| to.code(value(sign.value(b), scale, zero_point)) as u8))
     }
 
     /// The table.
@@ -141,6 +159,29 @@ mod tests {
                 prop_assert_eq!(&z, &want);
             }
         }
+    }
+
+    #[test]
+    fn requantizes_every_code_as_the_two_steps_do() {
+        let cpu = Cpu::detect();
+        let codes: Vec<u8> = (0..=255).collect();
+        for (from, to) in [(Sign::U8, Sign::S8), (Sign::S8, Sign::U8), (Sign::S8, Sign::S8)] {
+            for (s, z, sy, zy) in [(0.1f32, 5, 0.1f32, 5), (0.03, 100, 0.07, -3), (1.0, 0, 0.5, 9)]
+            {
+                let (z, zy) = (z.clamp(from.min(), from.max()), zy.clamp(to.min(), to.max()));
+                let quantize = Quantize::new(cpu, sy, zy, to).unwrap();
+                let lut = Lut::requantize(cpu, (from, s, z), &quantize).unwrap();
+                let mut y = vec![0; 256];
+                lut.run(&Serial, &codes, &mut y).unwrap();
+                for (&b, &y) in codes.iter().zip(&y) {
+                    let v = ((from.value(b) - z) as f32 * s / sy).round_ties_even() as i32 + zy;
+                    assert_eq!(to.value(y), v.clamp(to.min(), to.max()));
+                }
+            }
+        }
+        let s16 = Quantize::new_s16(cpu, 1.0, 0).unwrap();
+        assert!(Lut::requantize(cpu, (Sign::U8, 1.0, 0), &s16).is_err());
+        assert!(Lut::requantize(cpu, (Sign::U8, 0.0, 0), &s16).is_err());
     }
 
     #[test]

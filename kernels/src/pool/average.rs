@@ -6,6 +6,7 @@
 //! padding is to be included.
 
 use super::PoolShape;
+use super::window::{Run, codes_at};
 use crate::cpu::Cpu;
 use crate::error::KernelError;
 use crate::multiversion::multiversion;
@@ -13,6 +14,7 @@ use crate::numeric::widen;
 use crate::par::Parallel;
 use crate::quantize::{check_code, check_scale, requantized};
 use crate::sign::Sign;
+use crate::simd::{Codes, Quad, blocks, quads};
 
 /// Scale and zero point of an 8-bit pool's two sides, and the type both have.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +37,12 @@ impl Sides {
     #[inline(always)]
     pub(super) fn multiplier(&self, n: usize) -> f32 {
         if n == 0 { 0.0 } else { self.x.0 / (self.y.0 * n as f32) }
+    }
+
+    /// How results become codes.
+    #[inline(always)]
+    pub(super) fn codes(&self) -> Codes {
+        Codes { zero_point: self.y.1, min: self.sign.min(), max: self.sign.max() }
     }
 
     /// The clamp bounds less the zero point.
@@ -84,9 +92,12 @@ impl AveragePool8 {
     /// # Errors
     /// If a slice is not of the length that the shape says.
     pub fn run(&self, par: &dyn Parallel, x: &[u8], y: &mut [u8]) -> Result<(), KernelError> {
-        self.shape.run(par, x, y, |row, y| match self.sides.sign {
-            Sign::U8 => average8::<false>(self.cpu, self, row, x, y),
-            Sign::S8 => average8::<true>(self.cpu, self, row, x, y),
+        let (cpu, small) = (self.cpu, self.shape.is_small());
+        self.shape.run(par, x, y, |row, y| match (small, self.sides.sign) {
+            (true, Sign::U8) => average8::<false>(cpu, self, row, x, y),
+            (true, Sign::S8) => average8::<true>(cpu, self, row, x, y),
+            (false, Sign::U8) => average8_large::<false>(cpu, self, row, x, y),
+            (false, Sign::S8) => average8_large::<true>(cpu, self, row, x, y),
         })
     }
 }
@@ -118,8 +129,56 @@ impl AveragePoolF32 {
     }
 }
 
-multiversion!(fn average8[const S: bool][S] = average8_body(pool: &AveragePool8, row: usize, x: &[u8], y: &mut [u8]));
+quads!(fn average8[const S: bool][S] = average8_quads, average8_body(pool: &AveragePool8, row: usize, x: &[u8], y: &mut [u8]), pool.shape.channels);
+multiversion!(fn average8_large[const S: bool][S] = average8_body(pool: &AveragePool8, row: usize, x: &[u8], y: &mut [u8]));
 multiversion!(fn average_f32 = average_f32_body(pool: &AveragePoolF32, row: usize, x: &[f32], y: &mut [f32]));
+
+#[inline(always)]
+fn average8_quads<Q: Quad, const S: bool>(pool: &AveragePool8, row: usize, x: &[u8], y: &mut [u8]) {
+    let AveragePool8 { shape, sides, include_pad, .. } = pool;
+    let (channels, codes, mut runs) = (shape.channels, sides.codes(), shape.runs(row));
+    while let Some(run) = runs.next() {
+        let y = &mut y[run.columns.start * channels..run.columns.end * channels];
+        let (taps, n) =
+            (run.taps, if *include_pad { run.window.padded_count } else { run.taps.len() });
+        // A window of this size has a sum that f32 holds exactly, before and after the zero points.
+        let m = sides.multiplier(n);
+        let start = -(taps.len() as i32 * sides.x.1) as f32;
+        match taps.len() {
+            // Taps of a number known to the compiler cost no loop.
+            4 => average_run::<Q, S>(&run, &taps[..4], channels, x, y, (start, m), codes),
+            9 => average_run::<Q, S>(&run, &taps[..9], channels, x, y, (start, m), codes),
+            _ => average_run::<Q, S>(&run, taps, channels, x, y, (start, m), codes),
+        }
+    }
+}
+
+/// The codes of `(start + Σ taps) · m` of every window of a run; `taps` are the run's.
+#[inline(always)]
+fn average_run<Q: Quad, const S: bool>(
+    run: &Run<'_>,
+    taps: &[usize],
+    channels: usize,
+    x: &[u8],
+    y: &mut [u8],
+    (start, m): (f32, f32),
+    codes: Codes,
+) {
+    assert!(run.reach(channels) <= x.len());
+    let (start, m, hi) = (Q::splat(start), Q::splat(m), Q::splat(codes.offsets().1));
+    for (i, y) in y.chunks_exact_mut(channels).enumerate() {
+        let base = i * run.step;
+        for c in blocks(channels, Q::N) {
+            let mut sums = Q::no_sums();
+            for &tap in taps {
+                // SAFETY: `base + tap + channels` is at most the run's reach, and `c + N` at most `channels`.
+                sums = Q::add_codes::<S>(sums, unsafe { codes_at(x, base + tap + c, Q::N) });
+            }
+            let v = Q::from_sums(sums).add(start).mul(m).min(hi);
+            v.store_codes::<S>(codes, &mut y[c..]);
+        }
+    }
+}
 
 #[inline(always)]
 fn average8_body<const S: bool>(pool: &AveragePool8, row: usize, x: &[u8], y: &mut [u8]) {

@@ -9,6 +9,7 @@ use crate::numeric::widen;
 use crate::par::Parallel;
 use crate::quantize::requantized;
 use crate::sign::Sign;
+use crate::simd::{MAX_SUM, Quad, blocks, quads};
 use crate::split;
 
 /// Mean over the pixels of each channel: `[batch, pixels, channels]` → `[batch, channels]`,
@@ -59,16 +60,64 @@ impl GlobalAveragePool8 {
         split::chunks(par, y, block, |i, y| {
             let (image, c) = (i * block / self.channels, i * block % self.channels);
             let x = &x[image * self.pixels * self.channels..][..self.pixels * self.channels];
-            match self.sides.sign {
-                Sign::U8 => mean::<false>(self.cpu, self, c, x, y),
-                Sign::S8 => mean::<true>(self.cpu, self, c, x, y),
+            match (self.pixels <= EXACT, self.sides.sign) {
+                (true, Sign::U8) => mean::<false>(self.cpu, self, c, x, y),
+                (true, Sign::S8) => mean::<true>(self.cpu, self, c, x, y),
+                (false, Sign::U8) => mean_large::<false>(self.cpu, self, c, x, y),
+                (false, Sign::S8) => mean_large::<true>(self.cpu, self, c, x, y),
             }
         });
         Ok(())
     }
 }
 
-multiversion!(fn mean[const S: bool][S] = mean_body(pool: &GlobalAveragePool8, c: usize, x: &[u8], y: &mut [u8]));
+/// The largest number of pixels whose sum f32 holds exactly.
+const EXACT: usize = (1 << 24) / 256;
+
+quads!(fn mean[const S: bool][S] = mean_quads, mean_body(pool: &GlobalAveragePool8, c: usize, x: &[u8], y: &mut [u8]), y.len());
+multiversion!(fn mean_large[const S: bool][S] = mean_body(pool: &GlobalAveragePool8, c: usize, x: &[u8], y: &mut [u8]));
+
+#[inline(always)]
+fn mean_quads<Q: Quad, const S: bool>(pool: &GlobalAveragePool8, c: usize, x: &[u8], y: &mut [u8]) {
+    /// Blocks of channels taken together, so that more of each pixel's line is read at a time.
+    const TOGETHER: usize = 4;
+    let mut at = 0;
+    while y.len() - at >= TOGETHER * Q::N {
+        mean_blocks::<Q, S, TOGETHER>(pool, c + at, x, &mut y[at..]);
+        at += TOGETHER * Q::N;
+    }
+    for block in blocks(y.len(), Q::N).filter(|&block| block + Q::N > at) {
+        mean_blocks::<Q, S, 1>(pool, c + block, x, &mut y[block..]);
+    }
+}
+
+#[inline(always)]
+fn mean_blocks<Q: Quad, const S: bool, const B: usize>(
+    pool: &GlobalAveragePool8,
+    c: usize,
+    x: &[u8],
+    y: &mut [u8],
+) {
+    let GlobalAveragePool8 { sides, pixels, channels, .. } = *pool;
+    let (codes, m) = (sides.codes(), Q::splat(sides.multiplier(pixels)));
+    let hi = Q::splat(codes.offsets().1);
+    let mut totals = [Q::splat(-(pixels as i32 * sides.x.1) as f32); B];
+    for x in x.chunks(MAX_SUM * channels) {
+        let mut sums = [Q::no_sums(); B];
+        for pixel in x.chunks_exact(channels) {
+            let pixel = &pixel[c..];
+            for (i, sums) in sums.iter_mut().enumerate() {
+                *sums = Q::add_codes::<S>(*sums, &pixel[i * Q::N..]);
+            }
+        }
+        for (total, sums) in totals.iter_mut().zip(sums) {
+            *total = total.add(Q::from_sums(sums));
+        }
+    }
+    for (i, total) in totals.into_iter().enumerate() {
+        total.mul(m).min(hi).store_codes::<S>(codes, &mut y[i * Q::N..]);
+    }
+}
 
 #[inline(always)]
 fn mean_body<const S: bool>(pool: &GlobalAveragePool8, c: usize, x: &[u8], y: &mut [u8]) {

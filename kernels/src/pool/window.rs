@@ -6,6 +6,9 @@ use crate::error::{KernelError, check_len, checked_product};
 use crate::par::Parallel;
 use crate::split;
 
+/// The elements of the largest window whose places are listed.
+const MAX_TAPS: usize = 64;
+
 /// Sizes of a pooling operation: input `[batch, height, width, channels]`, output
 /// `[batch, out[0], out[1], channels]`, both row-major.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +49,74 @@ impl Window {
     pub(super) fn count(&self) -> usize {
         self.ky.len() * self.kx.len()
     }
+}
+
+/// Output columns of a row whose windows have the same taps, each moved by `step` from the one before.
+///
+/// Windows that lie inside of the input's columns make one long run, so that a whole row costs little more
+/// geometry than a few windows.
+pub(super) struct Run<'a> {
+    pub(super) columns: Range<usize>,
+    pub(super) step: usize,
+    pub(super) taps: &'a [usize],
+    /// The first window.
+    pub(super) window: &'a Window,
+}
+
+impl Run<'_> {
+    /// The end of the furthest of `channels` long taps of all windows.
+    pub(super) fn reach(&self, channels: usize) -> usize {
+        let last = self.taps.iter().max().map_or(0, |&tap| tap + channels);
+        (self.columns.len() - 1) * self.step + last
+    }
+}
+
+/// The runs of an output row, from left to right.
+pub(super) struct Runs<'a> {
+    shape: &'a PoolShape,
+    row: usize,
+    /// Output columns whose windows lie inside of the input's columns.
+    inside: Range<usize>,
+    next: usize,
+    window: Window,
+    taps: [usize; MAX_TAPS],
+}
+
+impl Runs<'_> {
+    pub(super) fn next(&mut self) -> Option<Run<'_>> {
+        let (shape, first) = (self.shape, self.next);
+        if first == shape.out[1] {
+            return None;
+        }
+        let inside = self.inside.contains(&first);
+        self.next = if inside { self.inside.end.min(shape.out[1]) } else { first + 1 };
+        self.window = shape.window(self.row, first);
+        let (taps, mut len) = (&mut self.taps, 0);
+        shape.taps(&self.window, |at| {
+            taps[len] = at;
+            len += 1;
+        });
+        Some(Run {
+            columns: first..self.next,
+            step: shape.stride[1] * shape.channels,
+            taps: &self.taps[..len],
+            window: &self.window,
+        })
+    }
+}
+
+/// The `n` codes at `at`.
+///
+/// *Benefit*: pools of few channels are bound by the number of instructions, a third of which would be checks of
+/// each tap. *Soundness*: a [`Run`] is checked as a whole, by its [`reach`](Run::reach).
+///
+/// # Safety
+/// - `at + n` is at most the length of `x`.
+#[inline(always)]
+pub(super) unsafe fn codes_at(x: &[u8], at: usize, n: usize) -> &[u8] {
+    debug_assert!(at + n <= x.len());
+    // SAFETY: the caller's promise.
+    unsafe { x.get_unchecked(at..at + n) }
 }
 
 impl PoolShape {
@@ -141,6 +212,20 @@ impl PoolShape {
                 f((row + ix) * self.channels);
             }
         }
+    }
+
+    /// Whether [`runs`](Self::runs) has room for the window's elements.
+    pub(super) fn is_small(&self) -> bool {
+        self.kernel[0] * self.kernel[1] <= MAX_TAPS
+    }
+
+    /// The windows of output row `row`, which must be [small](Self::is_small).
+    pub(super) fn runs(&self, row: usize) -> Runs<'_> {
+        let (stride, pad) = (self.stride[1], self.pads[1]);
+        let reach = (self.kernel[1] - 1) * self.dilation[1];
+        let end = (self.width + pad).saturating_sub(reach).div_ceil(stride);
+        let (inside, window) = (pad.div_ceil(stride)..end, self.window(row, 0));
+        Runs { shape: self, row, inside, next: 0, window, taps: [0; MAX_TAPS] }
     }
 
     /// Folds each channel of `window` with `f` and passes every result to `done(channel, value)`. Blocks of

@@ -1,0 +1,163 @@
+//! f32 → 8 bit and s16.
+
+use super::{check_bounds, check_code, check_scale, type_range};
+use crate::cpu::Cpu;
+use crate::error::{KernelError, check_len};
+use crate::multiversion::multiversion;
+use crate::par::Parallel;
+use crate::sign::Sign;
+use crate::simd::{Codes, Quad, blocks, quads};
+use crate::split::{self, TASK_BYTES};
+
+/// `y = clamp(rne(x / scale) + zero_point, min, max)`: the division is a true f32 division.
+#[derive(Clone, Copy, Debug)]
+pub struct Quantize {
+    cpu: Cpu,
+    scale: f32,
+    zero_point: i32,
+    type_range: (i32, i32),
+    min: i32,
+    max: i32,
+}
+
+impl Quantize {
+    /// Quantization to `sign`'s 8-bit type.
+    ///
+    /// # Errors
+    /// If `scale` is not finite and positive, or `zero_point` is outside the type.
+    pub fn new(cpu: Cpu, scale: f32, zero_point: i32, sign: Sign) -> Result<Self, KernelError> {
+        Self::with_range(cpu, scale, zero_point, type_range(sign))
+    }
+
+    /// Quantization to s16; see [`run_s16`](Self::run_s16).
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn new_s16(cpu: Cpu, scale: f32, zero_point: i32) -> Result<Self, KernelError> {
+        Self::with_range(cpu, scale, zero_point, (i32::from(i16::MIN), i32::from(i16::MAX)))
+    }
+
+    /// As [`new`](Self::new) for parameters that a kernel has found itself.
+    pub(super) fn unchecked(cpu: Cpu, scale: f32, zero_point: i32, sign: Sign) -> Self {
+        let (min, max) = type_range(sign);
+        Self { cpu, scale, zero_point, type_range: (min, max), min, max }
+    }
+
+    fn with_range(
+        cpu: Cpu,
+        scale: f32,
+        zero_point: i32,
+        type_range: (i32, i32),
+    ) -> Result<Self, KernelError> {
+        check_scale("the scale", scale)?;
+        check_code("the zero point", zero_point, type_range)?;
+        let (min, max) = type_range;
+        Ok(Self { cpu, scale, zero_point, type_range, min, max })
+    }
+
+    /// Limits the result to the codes `[min, max]` (a relu or clip that follows, rounded by this quantization).
+    ///
+    /// # Errors
+    /// If `min > max` or a bound is outside the type.
+    pub fn bounds(mut self, min: i32, max: i32) -> Result<Self, KernelError> {
+        check_bounds(min, max, self.type_range)?;
+        (self.min, self.max) = (min, max);
+        Ok(self)
+    }
+
+    /// Quantizes `x` to 8-bit codes in `y`; both have the same length.
+    ///
+    /// # Errors
+    /// If the lengths differ or `self` was made for s16.
+    pub fn run(&self, par: &dyn Parallel, x: &[f32], y: &mut [u8]) -> Result<(), KernelError> {
+        self.check_8_bit()?;
+        check_len("y", y.len(), x.len())?;
+        split::chunks(par, y, TASK_BYTES, |i, y| {
+            let x = &x[i * TASK_BYTES..][..y.len()];
+            self.slice(x, y);
+        });
+        Ok(())
+    }
+
+    /// Quantizes on the calling thread, after [`check_8_bit`](Self::check_8_bit).
+    pub(crate) fn slice(&self, x: &[f32], y: &mut [u8]) {
+        if self.type_range.0 < 0 {
+            quantize8::<true>(self.cpu, x, y, self);
+        } else {
+            quantize8::<false>(self.cpu, x, y, self);
+        }
+    }
+
+    /// Fails if `self` was made for s16.
+    pub(crate) fn check_8_bit(&self) -> Result<(), KernelError> {
+        if self.type_range.1 > 255 {
+            return Err(KernelError::invalid(
+                "the output",
+                "8 bits wide",
+                "s16, as this quantization was made for",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Quantizes `x` to s16; both have the same length.
+    ///
+    /// # Errors
+    /// If the lengths differ or `self` was made for 8 bits.
+    pub fn run_s16(&self, par: &dyn Parallel, x: &[f32], y: &mut [i16]) -> Result<(), KernelError> {
+        if self.type_range.1 <= 255 {
+            return Err(KernelError::invalid(
+                "the output",
+                "s16",
+                "8 bits wide, as this quantization was made for",
+            ));
+        }
+        check_len("y", y.len(), x.len())?;
+        split::chunks(par, y, TASK_BYTES, |i, y| {
+            let x = &x[i * TASK_BYTES..][..y.len()];
+            quantize16(self.cpu, x, y, self);
+        });
+        Ok(())
+    }
+
+    /// The code of one value: the definition, which the slice forms follow bit for bit.
+    #[inline(always)]
+    pub fn code(&self, x: f32) -> i32 {
+        self.codes().of(x / self.scale)
+    }
+
+    #[inline(always)]
+    fn codes(&self) -> Codes {
+        Codes { zero_point: self.zero_point, min: self.min, max: self.max }
+    }
+}
+
+quads!(fn quantize8[const S: bool][S] = quantize8_quads, quantize8_body(x: &[f32], y: &mut [u8], q: &Quantize), y.len());
+multiversion!(fn quantize16 = quantize16_body(x: &[f32], y: &mut [i16], q: &Quantize));
+
+#[inline(always)]
+fn quantize8_quads<Q: Quad, const S: bool>(x: &[f32], y: &mut [u8], q: &Quantize) {
+    let x = &x[..y.len()];
+    let (scale, codes) = (Q::splat(q.scale), q.codes());
+    let hi = Q::splat(codes.offsets().1);
+    for at in blocks(y.len(), Q::N) {
+        let v = Q::load(&x[at..]).div(scale).min(hi);
+        v.store_codes::<S>(codes, &mut y[at..]);
+    }
+}
+
+#[inline(always)]
+fn quantize8_body<const S: bool>(x: &[f32], y: &mut [u8], q: &Quantize) {
+    let q = *q;
+    for (y, &x) in y.iter_mut().zip(x) {
+        *y = q.code(x) as u8;
+    }
+}
+
+#[inline(always)]
+fn quantize16_body(x: &[f32], y: &mut [i16], q: &Quantize) {
+    let q = *q;
+    for (y, &x) in y.iter_mut().zip(x) {
+        *y = q.code(x) as i16;
+    }
+}
