@@ -39,6 +39,8 @@ pub(crate) fn peak_gops(cpu: Cpu) -> f64 {
         #[cfg(target_arch = "x86_64")]
         requant_kernels::Isa::Avx512Vnni => 24 * 64 * 2,
         #[cfg(target_arch = "x86_64")]
+        requant_kernels::Isa::AvxVnni => 12 * 32 * 2,
+        #[cfg(target_arch = "x86_64")]
         requant_kernels::Isa::Avx2 => 12 * 16 * 2,
         // There is no one instruction to compare plain Rust with; a scalar multiply-add per step stands for it.
         _ => 8 * 2,
@@ -47,6 +49,9 @@ pub(crate) fn peak_gops(cpu: Cpu) -> f64 {
         // SAFETY: a `Cpu` of this ISA proves its features.
         #[cfg(target_arch = "x86_64")]
         requant_kernels::Isa::Avx512Vnni => unsafe { x86::vnni(ROUNDS) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        requant_kernels::Isa::AvxVnni => unsafe { x86::avxvnni(ROUNDS) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         requant_kernels::Isa::Avx2 => unsafe { x86::madd(ROUNDS) },
@@ -82,6 +87,24 @@ mod x86 {
                 unsafe {
                     asm!("vpdpbusd {0}, {1}, {2}", inout(zmm_reg) *acc, in(zmm_reg) a, in(zmm_reg) b,
                          options(pure, nomem, nostack, preserves_flags));
+                }
+            }
+        }
+        black_box(acc);
+    }
+
+    /// # Safety
+    /// AVX-VNNI is supported.
+    #[target_feature(enable = "avx2,avxvnni")]
+    pub(super) unsafe fn avxvnni(rounds: usize) {
+        let (a, b) = (black_box(_mm256_set1_epi8(1)), black_box(_mm256_set1_epi8(2)));
+        let mut acc = [_mm256_setzero_si256(); 12];
+        for _ in 0..rounds {
+            for acc in &mut acc {
+                // SAFETY: as above.
+                unsafe {
+                    asm!("{{vex}} vpdpbusd {0}, {1}, {2}", inout(ymm_reg) *acc, in(ymm_reg) a,
+                         in(ymm_reg) b, options(pure, nomem, nostack, preserves_flags));
                 }
             }
         }

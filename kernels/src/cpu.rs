@@ -65,11 +65,9 @@ impl Isa {
     const fn is_built(self) -> bool {
         match self {
             Self::Scalar => true,
-            Self::Avx2 | Self::Avx512Vnni => cfg!(target_arch = "x86_64"),
+            Self::Avx2 | Self::AvxVnni | Self::Avx512Vnni => cfg!(target_arch = "x86_64"),
             Self::Neon => cfg!(all(target_arch = "aarch64", target_endian = "little")),
-            Self::AvxVnni | Self::Avx512Bw | Self::Amx | Self::NeonDotprod | Self::NeonI8mm => {
-                false
-            }
+            Self::Avx512Bw | Self::Amx | Self::NeonDotprod | Self::NeonI8mm => false,
         }
     }
 
@@ -79,6 +77,8 @@ impl Isa {
             Self::Scalar => true,
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni => Self::Avx2.is_supported() && is_x86_feature_detected!("avxvnni"),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Vnni => {
                 Self::Avx2.is_supported()
@@ -203,7 +203,12 @@ impl Cpu {
 
     /// Proof that AVX2 and FMA may be used.
     pub fn avx2(self) -> Option<Avx2> {
-        matches!(self.isa, Isa::Avx2 | Isa::Avx512Vnni).then_some(Avx2(()))
+        matches!(self.isa, Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni).then_some(Avx2(()))
+    }
+
+    /// Proof that AVX-VNNI, AVX2 and FMA may be used.
+    pub fn avxvnni(self) -> Option<AvxVnni> {
+        (self.isa == Isa::AvxVnni).then_some(AvxVnni(()))
     }
 
     /// Proof that AVX-512 F, BW, DQ, VL and VNNI may be used (and AVX2 and FMA).
@@ -229,6 +234,10 @@ impl Cpu {
 /// Proof that AVX2 and FMA are supported: only a [`Cpu`] makes one.
 #[derive(Debug, Clone, Copy)]
 pub struct Avx2(());
+
+/// Proof that AVX-VNNI, AVX2 and FMA are supported: only a [`Cpu`] makes one.
+#[derive(Debug, Clone, Copy)]
+pub struct AvxVnni(());
 
 /// Proof that AVX-512 F, BW, DQ, VL, VNNI, AVX2 and FMA are supported: only a [`Cpu`] makes one.
 #[derive(Debug, Clone, Copy)]

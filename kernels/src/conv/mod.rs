@@ -91,12 +91,12 @@ impl PackedConv {
         let k = checked_product("patch", &[kh, kw, in_c])?;
         check_len("weights", weights.len(), checked_product("weights", &[out_c, k])?)?;
         let w_zero = expand_zero_points(w_zero, out_c)?;
-        let form = if in_c == 1 && groups == out_c && groups > 1 {
+        let form = if in_c == 1 && groups > 1 {
             PackedForm::Depthwise(PackedDepthwise::pack(
                 cpu,
                 weights,
                 out_c,
-                kh * kw,
+                shape.kernel,
                 w_zero.as_deref(),
                 a_sign,
             )?)
@@ -221,7 +221,7 @@ impl Conv {
         let per_worker = match &self.form {
             Form::Gemm(_) if self.geometry.is_pointwise() => 0,
             Form::Gemm(_) => Patches::new(&self.geometry, self.pad_value, threads).bytes(),
-            Form::Depthwise(depthwise) => depthwise.scratch_bytes(&self.geometry),
+            Form::Depthwise(depthwise) => return depthwise.scratch_bytes(&self.geometry, threads),
         };
         per_worker.saturating_mul(threads.max(1))
     }

@@ -7,7 +7,10 @@
 
 use std::mem::MaybeUninit;
 
-use super::{Kernel, Row};
+use super::{
+    Weights,
+    table::{Kernel, Row},
+};
 use crate::{
     KernelError,
     epilogue::{NR, Sign, TileOut, finish_tile},
@@ -52,7 +55,7 @@ pub(super) fn pack(
     packed: &mut [i8],
     channels: usize,
     taps: usize,
-    at: &dyn Fn(usize, usize) -> i16,
+    at: Weights<'_>,
 ) {
     let values = packed.chunks_exact_mut(size_of::<i16>());
     let pairs = taps.div_ceil(2);

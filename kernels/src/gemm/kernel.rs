@@ -192,7 +192,7 @@ impl KernelSet {
     pub(crate) fn of(cpu: Cpu) -> &'static Self {
         match cpu.isa() {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => &super::x86_avx2::SET,
+            Isa::Avx2 | Isa::AvxVnni => &super::x86_avx2::SET,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni => &super::x86_avx512vnni::SET,
             #[cfg(all(target_arch = "aarch64", target_endian = "little"))]

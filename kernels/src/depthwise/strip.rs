@@ -1,0 +1,329 @@
+//! The loops of the ring method ([`super::ring`]), over one ISA's vectors.
+
+use std::ops::Range;
+
+use super::ring::VECTORS;
+use crate::epilogue::{Epilogue, Quant, TileOut, finish_tile};
+
+/// The most 32-bit lanes of a vector.
+const LANES: usize = 16;
+
+/// A band of rows, a chunk of channels, a tile of columns.
+pub(super) struct Strip<'a> {
+    /// The image at the chunk's first channel.
+    pub(super) image: *const u8,
+    pub(super) in_h: usize,
+    pub(super) in_w: usize,
+    /// Bytes from pixel to pixel of the image.
+    pub(super) pixel: usize,
+    /// A pixel outside the image, at the chunk's first channel.
+    pub(super) padding: *const u8,
+    /// Padding rows above and columns to the left of the image.
+    pub(super) pads: [usize; 2],
+    /// Kernel rows, and cells that each spans.
+    pub(super) kernel: [usize; 2],
+    /// Vertical stride and dilation.
+    pub(super) vertical: [usize; 2],
+    /// Output rows.
+    pub(super) rows: Range<usize>,
+    /// Output columns; there may be more in the parts, which are not stored.
+    pub(super) columns: Range<usize>,
+    /// Output columns of a part.
+    pub(super) segment: usize,
+    /// Whether activations are s8.
+    pub(super) signed: bool,
+    pub(super) first_channel: usize,
+    /// Channels of the chunk.
+    pub(super) channels: usize,
+    /// Room for `ring_rows` rows of `cells` cells, aligned to a vector.
+    pub(super) ring: *mut u8,
+    pub(super) ring_rows: usize,
+    pub(super) cells: usize,
+    /// Room for a pointer per kernel row and spanned cell.
+    pub(super) taps: *mut *const u8,
+    /// Of the chunk.
+    pub(super) weights: *const u8,
+    /// Bias and multipliers of the chunk, in the lanes of four vectors each.
+    pub(super) constants: *const u8,
+    pub(super) epilogue: &'a Epilogue,
+    /// The epilogue's quantization if it is done in registers.
+    pub(super) fused: Option<&'a Quant>,
+    /// Output and residual of the image at the chunk's first channel; pixels are `ldc` and `ldr` apart.
+    pub(super) to: TileOut,
+    /// Columns of an output row.
+    pub(super) out_w: usize,
+}
+
+
+/// One ISA's vectors, of [`Self::BYTES`] bytes. Every function needs the ISA to be supported.
+pub(super) trait Lanes: Sized {
+    type Vector: Copy;
+    /// Constants of the epilogue.
+    type Narrow: Copy;
+    /// Bytes of a vector.
+    const BYTES: usize;
+    /// Columns of a cell.
+    const COLUMNS: usize;
+
+    /// # Safety
+    /// [`Self::BYTES`] readable bytes.
+    unsafe fn load(from: *const u8) -> Self::Vector;
+    /// # Safety
+    /// [`Self::BYTES`] writable bytes.
+    unsafe fn store(vector: Self::Vector, to: *mut u8);
+    /// Equal parts of a vector, of which `lanes` bytes each are read.
+    ///
+    /// # Safety
+    /// `lanes` readable bytes at every pointer, no more than a part has.
+    unsafe fn gather<const PARTS: usize>(from: [*const u8; PARTS], lanes: usize) -> Self::Vector;
+    /// Writes the first `lanes` bytes of part `part` of `PARTS`.
+    ///
+    /// # Safety
+    /// `lanes` writable bytes, no more than a part has.
+    unsafe fn scatter<const PARTS: usize>(
+        bytes: Self::Vector,
+        part: usize,
+        lanes: usize,
+        to: *mut u8,
+    );
+    /// Writes 128-bit block `b` to `to + 64·b`.
+    ///
+    /// # Safety
+    /// `4·BYTES` writable bytes, of which a quarter is written.
+    unsafe fn spill(acc: Self::Vector, to: *mut i32);
+    /// # Safety
+    /// See the trait.
+    unsafe fn flip(bytes: Self::Vector, by: u8) -> Self::Vector;
+    /// Interleaves the bytes of two columns within 128-bit blocks: low halves, high halves.
+    ///
+    /// # Safety
+    /// See the trait.
+    unsafe fn pair(a: Self::Vector, b: Self::Vector) -> [Self::Vector; 2];
+    /// The cell of a pair of columns and, if it has as many, the next pair.
+    ///
+    /// # Safety
+    /// See the trait.
+    unsafe fn cell(pair: [Self::Vector; 2], next: [Self::Vector; 2]) -> [Self::Vector; VECTORS];
+    /// `acc + Σ cell·weights` per lane.
+    ///
+    /// # Safety
+    /// See the trait.
+    unsafe fn dot(acc: Self::Vector, cell: Self::Vector, w: Self::Vector) -> Self::Vector;
+    /// # Safety
+    /// See the trait.
+    unsafe fn narrow(quant: &Quant) -> Self::Narrow;
+    /// `rne(f32(acc)·m)` of two vectors as i16, saturated, within 128-bit blocks.
+    ///
+    /// # Safety
+    /// See the trait; no product leaves i32.
+    unsafe fn round(acc: [Self::Vector; 2], m: [Self::Vector; 2]) -> Self::Vector;
+    /// Two vectors of [`Self::round`] as stored bytes, within 128-bit blocks.
+    ///
+    /// # Safety
+    /// See the trait.
+    unsafe fn bytes(n: Self::Narrow, low: Self::Vector, high: Self::Vector) -> Self::Vector;
+    /// Calls [`finish`] under the ISA's target features.
+    ///
+    /// # Safety
+    /// That of [`finish`].
+    unsafe fn finish(epilogue: &Epilogue, acc: &mut [i32], channel: usize, to: TileOut);
+}
+
+/// Computes a strip, in blocks of `PIXELS` columns.
+///
+/// # Safety
+/// The ISA is supported; the strip is what its fields say: an image and a padding pixel of `channels` readable bytes
+/// at every pixel, room in the scratch, weights and constants of the chunk, an output and a residual of its own.
+#[inline(always)]
+pub(super) unsafe fn strip<
+    I: Lanes,
+    const STRIDE: usize,
+    const PARTS: usize,
+    const PIXELS: usize,
+>(
+    s: &Strip<'_>,
+) {
+    let cell = VECTORS * I::BYTES;
+    let [kernel_rows, spanned] = s.kernel;
+    let ring_row = |row: usize| s.ring.wrapping_add(row % s.ring_rows * s.cells * cell);
+    let mut next = 0;
+    // SAFETY: the ring has `ring_rows` rows, of which the last interleaved are those that the taps point to; blocks
+    // cover the segment, the others are the caller's promises.
+    unsafe {
+        let narrow = s.fused.map(|quant| I::narrow(quant));
+        for oy in s.rows.clone() {
+            let top = oy * s.vertical[0];
+            for row in next.max(top)..top + s.ring_rows {
+                interleave::<I, STRIDE, PARTS>(s, row, ring_row(row));
+            }
+            next = top + s.ring_rows;
+            for ky in 0..kernel_rows {
+                let cells = ring_row(top + ky * s.vertical[1]);
+                for t in 0..spanned {
+                    let tap = cells.wrapping_add(t * I::COLUMNS / 2 * cell);
+                    s.taps.add(ky * spanned + t).write(tap);
+                }
+            }
+            let mut x = 0;
+            while x + PIXELS <= s.segment {
+                block::<I, STRIDE, PARTS, PIXELS>(s, narrow, oy, x);
+                x += PIXELS;
+            }
+            while x < s.segment {
+                if STRIDE == 1 {
+                    block::<I, STRIDE, PARTS, 2>(s, narrow, oy, x);
+                    x += 2;
+                } else {
+                    block::<I, STRIDE, PARTS, 1>(s, narrow, oy, x);
+                    x += 1;
+                }
+            }
+        }
+    }
+}
+
+/// Writes the cells of padded input row `row`.
+///
+/// # Safety
+/// As [`strip`]; room for a row of cells at `to`.
+#[inline(always)]
+unsafe fn interleave<I: Lanes, const STRIDE: usize, const PARTS: usize>(
+    s: &Strip<'_>,
+    row: usize,
+    to: *mut u8,
+) {
+    let iy = row.wrapping_sub(s.pads[0]);
+    // Rows outside the image repeat one pixel of padding.
+    let (start, pixel) = if iy < s.in_h {
+        (s.image.wrapping_add(iy * s.in_w * s.pixel), s.pixel)
+    } else {
+        (s.padding, 0)
+    };
+    let flip = if s.signed { 0x80 } else { 0 };
+    // SAFETY: columns inside the image are read there, those outside from the padding.
+    unsafe {
+        let column = |column: usize| {
+            let from = std::array::from_fn(|part| {
+                let x = (s.columns.start + part * s.segment) * STRIDE + column;
+                let ix = x.wrapping_sub(s.pads[1]);
+                if ix < s.in_w { start.wrapping_add(ix * pixel) } else { s.padding }
+            });
+            I::flip(I::gather::<PARTS>(from, s.channels), flip)
+        };
+        let mut pair = I::pair(column(0), column(1));
+        for q in 0..s.cells {
+            let next = I::pair(column(2 * q + 2), column(2 * q + 3));
+            for (g, vector) in I::cell(pair, next).into_iter().enumerate() {
+                I::store(vector, to.add((q * VECTORS + g) * I::BYTES));
+            }
+            pair = next;
+        }
+    }
+}
+
+/// Two of the four vectors of `PIXELS` accumulators.
+///
+/// # Safety
+/// As [`strip`]; the taps point to cells of the columns from `x` on.
+#[inline(always)]
+unsafe fn half<I: Lanes, const STRIDE: usize, const PIXELS: usize>(
+    s: &Strip<'_>,
+    x: usize,
+    first: usize,
+) -> [[I::Vector; 2]; PIXELS] {
+    let cell = VECTORS * I::BYTES;
+    // SAFETY: weights and constants have four vectors, the taps cells, for all that is read.
+    unsafe {
+        let bias = [0, 1].map(|g| I::load(s.constants.add((first + g) * I::BYTES)));
+        let mut acc = [bias; PIXELS];
+        let at = x * STRIDE / 2 * cell + first * I::BYTES;
+        let mut weights = s.weights.add(first * I::BYTES);
+        for tap in 0..s.kernel[0] * s.kernel[1] {
+            let cells = (*s.taps.add(tap)).add(at);
+            for g in 0..2 {
+                let even = I::load(weights.add(g * I::BYTES));
+                if STRIDE == 1 {
+                    let odd = I::load(weights.add(cell + g * I::BYTES));
+                    for pair in 0..PIXELS / 2 {
+                        let columns = I::load(cells.add(pair * cell + g * I::BYTES));
+                        acc[2 * pair][g] = I::dot(acc[2 * pair][g], columns, even);
+                        acc[2 * pair + 1][g] = I::dot(acc[2 * pair + 1][g], columns, odd);
+                    }
+                } else {
+                    for (pixel, acc) in acc.iter_mut().enumerate() {
+                        let columns = I::load(cells.add(pixel * cell + g * I::BYTES));
+                        acc[g] = I::dot(acc[g], columns, even);
+                    }
+                }
+            }
+            weights = weights.add(2 * cell);
+        }
+        acc
+    }
+}
+
+/// Computes and stores `PIXELS` columns from `x` on, in every part.
+///
+/// # Safety
+/// As [`half`].
+#[inline(always)]
+unsafe fn block<I: Lanes, const STRIDE: usize, const PARTS: usize, const PIXELS: usize>(
+    s: &Strip<'_>,
+    narrow: Option<I::Narrow>,
+    oy: usize,
+    x: usize,
+) {
+    let multiplier = s.constants.wrapping_add(VECTORS * I::BYTES);
+    let row = (oy - s.rows.start) * s.out_w;
+    // SAFETY: columns beyond the tile's are not stored.
+    unsafe {
+        let Some(narrow) = narrow else {
+            let mut spilled = [[0i32; LANES * VECTORS]; PIXELS];
+            for first in [0, 2] {
+                let acc = half::<I, STRIDE, PIXELS>(s, x, first);
+                for (acc, to) in acc.into_iter().zip(&mut spilled) {
+                    for (g, acc) in acc.into_iter().enumerate() {
+                        I::spill(acc, to.as_mut_ptr().add(4 * (first + g)));
+                    }
+                }
+            }
+            for (pixel, acc) in spilled.iter_mut().enumerate() {
+                for (part, acc) in acc.chunks_exact_mut(I::BYTES / PARTS).take(PARTS).enumerate() {
+                    let column = s.columns.start + part * s.segment + x + pixel;
+                    if column < s.columns.end {
+                        let TileOut { out, ldc, residual, ldr } = s.to;
+                        let out = out.add((row + column) * ldc);
+                        let residual = residual.wrapping_add((row + column) * ldr);
+                        let to = TileOut { out, ldc, residual, ldr };
+                        I::finish(s.epilogue, &mut acc[..s.channels], s.first_channel, to);
+                    }
+                }
+            }
+            return;
+        };
+        let m = |g: usize| I::load(multiplier.add(g * I::BYTES));
+        let low = half::<I, STRIDE, PIXELS>(s, x, 0).map(|acc| I::round(acc, [m(0), m(1)]));
+        let high = half::<I, STRIDE, PIXELS>(s, x, 2).map(|acc| I::round(acc, [m(2), m(3)]));
+        for (pixel, (low, high)) in low.into_iter().zip(high).enumerate() {
+            let bytes = I::bytes(narrow, low, high);
+            for part in 0..PARTS {
+                let column = s.columns.start + part * s.segment + x + pixel;
+                if column < s.columns.end {
+                    let out = s.to.out.add((row + column) * s.to.ldc);
+                    I::scatter::<PARTS>(bytes, part, s.channels, out);
+                }
+            }
+        }
+    }
+}
+
+/// Runs the epilogue of one pixel's channels from `channel` on.
+///
+/// # Safety
+/// `to` points at that channel of an exclusive output pixel, and of the residual.
+#[inline(always)]
+pub(super) unsafe fn finish(epilogue: &Epilogue, acc: &mut [i32], channel: usize, to: TileOut) {
+    let cols = acc.len();
+    // SAFETY: same contract.
+    unsafe { finish_tile(epilogue, acc, cols, (channel, cols), to, |_| 0) }
+}
