@@ -150,7 +150,10 @@ pub(super) unsafe fn strip<
     // SAFETY: the ring has `ring_rows` rows, of which the last interleaved are those that the taps point to; blocks
     // cover the segment, the others are the caller's promises.
     unsafe {
-        let narrow = s.fused.map(|quant| I::narrow(quant));
+        let narrow = match s.fused {
+            Some(quant) => Some(I::narrow(quant)),
+            None => None,
+        };
         for oy in s.rows.clone() {
             let top = oy * s.vertical[0];
             for row in next.max(top)..top + s.ring_rows {
@@ -199,25 +202,47 @@ unsafe fn interleave<I: Lanes, const STRIDE: usize, const PARTS: usize>(
     } else {
         (s.padding, 0)
     };
-    let flip = if s.signed { 0x80 } else { 0 };
-    // SAFETY: columns inside the image are read there, those outside from the padding.
+    // SAFETY: the caller's contract; a row of the image has `in_w` pixels.
     unsafe {
-        let column = |column: usize| {
-            let from = std::array::from_fn(|part| {
-                let x = (s.columns.start + part * s.segment) * STRIDE + column;
-                let ix = x.wrapping_sub(s.pads[1]);
-                if ix < s.in_w { start.wrapping_add(ix * pixel) } else { s.padding }
-            });
-            I::flip(I::gather::<PARTS>(from, s.channels), flip)
-        };
-        let mut pair = I::pair(column(0), column(1));
+        let mut pair = columns::<I, STRIDE, PARTS>(s, (start, pixel), 0);
         for q in 0..s.cells {
-            let next = I::pair(column(2 * q + 2), column(2 * q + 3));
+            let next = columns::<I, STRIDE, PARTS>(s, (start, pixel), 2 * q + 2);
             for (g, vector) in I::cell(pair, next).into_iter().enumerate() {
                 I::store(vector, to.add((q * VECTORS + g) * I::BYTES));
             }
             pair = next;
         }
+    }
+}
+
+/// The pixels of a row under padded columns `first` and `first + 1` of every part, interleaved.
+///
+/// # Safety
+/// As [`strip`]; the row's pixels are at `start`, `pixel` bytes apart.
+#[inline(always)]
+unsafe fn columns<I: Lanes, const STRIDE: usize, const PARTS: usize>(
+    s: &Strip<'_>,
+    (start, pixel): (*const u8, usize),
+    first: usize,
+) -> [I::Vector; 2] {
+    let mut from = [[s.padding; PARTS]; 2];
+    for (column, from) in from.iter_mut().enumerate() {
+        for (part, from) in from.iter_mut().enumerate() {
+            let x = (s.columns.start + part * s.segment) * STRIDE + first + column;
+            let ix = x.wrapping_sub(s.pads[1]);
+            if ix < s.in_w {
+                *from = start.wrapping_add(ix * pixel);
+            }
+        }
+    }
+    let flip = if s.signed { 0x80 } else { 0 };
+    // SAFETY: columns inside the image are read there, those outside from the padding.
+    unsafe {
+        let [a, b] = from;
+        I::pair(
+            I::flip(I::gather::<PARTS>(a, s.channels), flip),
+            I::flip(I::gather::<PARTS>(b, s.channels), flip),
+        )
     }
 }
 
@@ -234,8 +259,8 @@ unsafe fn half<I: Lanes, const STRIDE: usize, const PIXELS: usize>(
     let cell = VECTORS * I::BYTES;
     // SAFETY: weights and constants have four vectors, the taps cells, for all that is read.
     unsafe {
-        let bias = [0, 1].map(|g| I::load(s.constants.add((first + g) * I::BYTES)));
-        let mut acc = [bias; PIXELS];
+        let bias = s.constants.add(first * I::BYTES);
+        let mut acc = [[I::load(bias), I::load(bias.add(I::BYTES))]; PIXELS];
         let at = x * STRIDE / 2 * cell + first * I::BYTES;
         let mut weights = s.weights.add(first * I::BYTES);
         for tap in 0..s.kernel[0] * s.kernel[1] {
@@ -262,6 +287,29 @@ unsafe fn half<I: Lanes, const STRIDE: usize, const PIXELS: usize>(
     }
 }
 
+/// The two vectors of [`half`], rounded.
+///
+/// # Safety
+/// As [`half`].
+#[inline(always)]
+unsafe fn rounded<I: Lanes, const STRIDE: usize, const PIXELS: usize>(
+    s: &Strip<'_>,
+    x: usize,
+    first: usize,
+) -> [I::Vector; PIXELS] {
+    // SAFETY: the multipliers are four vectors after those of the bias.
+    unsafe {
+        let acc = half::<I, STRIDE, PIXELS>(s, x, first);
+        let m = s.constants.add((VECTORS + first) * I::BYTES);
+        let m = [I::load(m), I::load(m.add(I::BYTES))];
+        let mut rounded = [m[0]; PIXELS];
+        for (rounded, acc) in rounded.iter_mut().zip(acc) {
+            *rounded = I::round(acc, m);
+        }
+        rounded
+    }
+}
+
 /// Computes and stores `PIXELS` columns from `x` on, in every part.
 ///
 /// # Safety
@@ -273,7 +321,6 @@ unsafe fn block<I: Lanes, const STRIDE: usize, const PARTS: usize, const PIXELS:
     oy: usize,
     x: usize,
 ) {
-    let multiplier = s.constants.wrapping_add(VECTORS * I::BYTES);
     let row = (oy - s.rows.start) * s.out_w;
     // SAFETY: columns beyond the tile's are not stored.
     unsafe {
@@ -301,11 +348,10 @@ unsafe fn block<I: Lanes, const STRIDE: usize, const PARTS: usize, const PIXELS:
             }
             return;
         };
-        let m = |g: usize| I::load(multiplier.add(g * I::BYTES));
-        let low = half::<I, STRIDE, PIXELS>(s, x, 0).map(|acc| I::round(acc, [m(0), m(1)]));
-        let high = half::<I, STRIDE, PIXELS>(s, x, 2).map(|acc| I::round(acc, [m(2), m(3)]));
-        for (pixel, (low, high)) in low.into_iter().zip(high).enumerate() {
-            let bytes = I::bytes(narrow, low, high);
+        let low = rounded::<I, STRIDE, PIXELS>(s, x, 0);
+        let high = rounded::<I, STRIDE, PIXELS>(s, x, 2);
+        for pixel in 0..PIXELS {
+            let bytes = I::bytes(narrow, low[pixel], high[pixel]);
             for part in 0..PARTS {
                 let column = s.columns.start + part * s.segment + x + pixel;
                 if column < s.columns.end {

@@ -51,14 +51,18 @@ impl Lanes for Zmm {
             match PARTS {
                 1 => _mm512_maskz_loadu_epi8(mask, from[0].cast()),
                 2 => {
-                    let part = |p: usize| _mm256_maskz_loadu_epi8(mask as u32, from[p].cast());
-                    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(part(0)), part(1))
+                    let low = _mm256_maskz_loadu_epi8(mask as u32, from[0].cast());
+                    let high = _mm256_maskz_loadu_epi8(mask as u32, from[1].cast());
+                    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
                 }
                 _ => {
-                    let part = |p: usize| _mm_maskz_loadu_epi8(mask as u16, from[p].cast());
-                    let low = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(part(0)), part(1));
-                    let high = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(part(2)), part(3));
-                    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+                    let mask = mask as u16;
+                    let x = _mm512_castsi128_si512(_mm_maskz_loadu_epi8(mask, from[0].cast()));
+                    let b = _mm_maskz_loadu_epi8(mask, from[1].cast());
+                    let c = _mm_maskz_loadu_epi8(mask, from[2].cast());
+                    let d = _mm_maskz_loadu_epi8(mask, from[3].cast());
+                    let x = _mm512_inserti32x4::<1>(x, b);
+                    _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(x, c), d)
                 }
             }
         }
@@ -161,10 +165,9 @@ impl Lanes for Zmm {
     unsafe fn round(acc: [__m512i; 2], m: [__m512i; 2]) -> __m512i {
         // SAFETY: the caller grants the features.
         unsafe {
-            let [a, b] = [0, 1].map(|i| {
-                let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(acc[i]), _mm512_castsi512_ps(m[i]));
-                _mm512_cvtps_epi32(scaled)
-            });
+            let m = [_mm512_castsi512_ps(m[0]), _mm512_castsi512_ps(m[1])];
+            let a = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps(acc[0]), m[0]));
+            let b = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps(acc[1]), m[1]));
             _mm512_packs_epi32(a, b)
         }
     }
@@ -235,7 +238,8 @@ impl<const VNNI: bool> Lanes for Ymm<VNNI> {
             } else {
                 [load16(from[0], lanes), load16(from[PARTS - 1], lanes)]
             };
-            let [low, high] = blocks.map(|block| _mm_loadu_si128(block.as_ptr().cast()));
+            let low = _mm_loadu_si128(blocks[0].as_ptr().cast());
+            let high = _mm_loadu_si128(blocks[1].as_ptr().cast());
             _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(low), high)
         }
     }
@@ -336,10 +340,9 @@ impl<const VNNI: bool> Lanes for Ymm<VNNI> {
     unsafe fn round(acc: [__m256i; 2], m: [__m256i; 2]) -> __m256i {
         // SAFETY: the caller grants the features.
         unsafe {
-            let [a, b] = [0, 1].map(|i| {
-                let scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(acc[i]), _mm256_castsi256_ps(m[i]));
-                _mm256_cvtps_epi32(scaled)
-            });
+            let m = [_mm256_castsi256_ps(m[0]), _mm256_castsi256_ps(m[1])];
+            let a = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_cvtepi32_ps(acc[0]), m[0]));
+            let b = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_cvtepi32_ps(acc[1]), m[1]));
             _mm256_packs_epi32(a, b)
         }
     }
