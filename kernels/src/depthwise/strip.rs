@@ -117,11 +117,15 @@ pub(super) trait Lanes: Sized {
     /// # Safety
     /// See the trait; no product leaves i32.
     unsafe fn round(acc: [Self::Vector; 2], m: [Self::Vector; 2]) -> Self::Vector;
-    /// Two vectors of [`Self::round`] as stored bytes, within 128-bit blocks.
+    /// Pairs of vectors of [`Self::round`] as stored bytes, within 128-bit blocks.
     ///
     /// # Safety
     /// See the trait.
-    unsafe fn bytes(n: Self::Narrow, low: Self::Vector, high: Self::Vector) -> Self::Vector;
+    unsafe fn bytes<const N: usize>(
+        n: Self::Narrow,
+        low: [Self::Vector; N],
+        high: [Self::Vector; N],
+    ) -> [Self::Vector; N];
     /// Calls [`finish`] under the ISA's target features.
     ///
     /// # Safety
@@ -129,7 +133,7 @@ pub(super) trait Lanes: Sized {
     unsafe fn finish(epilogue: &Epilogue, acc: &mut [i32], channel: usize, to: TileOut);
 }
 
-/// Computes a strip, in blocks of `PIXELS` columns.
+/// Computes a strip, in blocks of `WIDE`, then `MIDDLE`, then `NARROW` columns: those of one cell.
 ///
 /// # Safety
 /// The ISA is supported; the strip is what its fields say: an image and a padding pixel of `channels` readable bytes
@@ -139,48 +143,74 @@ pub(super) unsafe fn strip<
     I: Lanes,
     const STRIDE: usize,
     const PARTS: usize,
-    const PIXELS: usize,
+    const WIDE: usize,
+    const MIDDLE: usize,
+    const NARROW: usize,
 >(
     s: &Strip<'_>,
 ) {
-    let cell = VECTORS * I::BYTES;
-    let [kernel_rows, spanned] = s.kernel;
-    let ring_row = |row: usize| s.ring.wrapping_add(row % s.ring_rows * s.cells * cell);
+    let row_bytes = s.cells * VECTORS * I::BYTES;
+    let slot = |row: usize| s.ring.wrapping_add(row * row_bytes);
     let mut next = 0;
-    // SAFETY: the ring has `ring_rows` rows, of which the last interleaved are those that the taps point to; blocks
-    // cover the segment, the others are the caller's promises.
-    unsafe {
-        let narrow = match s.fused {
-            Some(quant) => Some(I::narrow(quant)),
-            None => None,
-        };
-        for oy in s.rows.clone() {
-            let top = oy * s.vertical[0];
-            for row in next.max(top)..top + s.ring_rows {
-                interleave::<I, STRIDE, PARTS>(s, row, ring_row(row));
+    for oy in s.rows.clone() {
+        let top = oy * s.vertical[0];
+        let top_slot = top % s.ring_rows;
+        let start = next.max(top);
+        let mut free = start % s.ring_rows;
+        next = top + s.ring_rows;
+        // SAFETY: the ring has `ring_rows` rows, of which the last interleaved are those that the taps point to; blocks
+        // cover the segment, the others are the caller's promises.
+        unsafe {
+            for row in start..next {
+                interleave::<I, STRIDE, PARTS>(s, row, slot(free));
+                free = if free + 1 == s.ring_rows { 0 } else { free + 1 };
             }
-            next = top + s.ring_rows;
-            for ky in 0..kernel_rows {
-                let cells = ring_row(top + ky * s.vertical[1]);
-                for t in 0..spanned {
-                    let tap = cells.wrapping_add(t * I::COLUMNS / 2 * cell);
-                    s.taps.add(ky * spanned + t).write(tap);
-                }
-            }
+            point_taps::<I>(s, top_slot, row_bytes);
             let mut x = 0;
-            while x + PIXELS <= s.segment {
-                block::<I, STRIDE, PARTS, PIXELS>(s, narrow, oy, x);
-                x += PIXELS;
+            if let Some(quant) = s.fused {
+                let narrow = I::narrow(quant);
+                while x + WIDE <= s.segment {
+                    block::<I, STRIDE, PARTS, WIDE>(s, narrow, oy, x);
+                    x += WIDE;
+                }
+                while x + MIDDLE <= s.segment {
+                    block::<I, STRIDE, PARTS, MIDDLE>(s, narrow, oy, x);
+                    x += MIDDLE;
+                }
+                while x < s.segment {
+                    block::<I, STRIDE, PARTS, NARROW>(s, narrow, oy, x);
+                    x += NARROW;
+                }
             }
             while x < s.segment {
-                if STRIDE == 1 {
-                    block::<I, STRIDE, PARTS, 2>(s, narrow, oy, x);
-                    x += 2;
-                } else {
-                    block::<I, STRIDE, PARTS, 1>(s, narrow, oy, x);
-                    x += 1;
-                }
+                spilled_block::<I, STRIDE, PARTS, NARROW>(s, oy, x);
+                x += NARROW;
             }
+        }
+    }
+}
+
+/// Points the taps to the cells of the kernel's rows, the first of which is at `slot`.
+///
+/// # Safety
+/// As [`strip`].
+#[inline(always)]
+unsafe fn point_taps<I: Lanes>(s: &Strip<'_>, mut slot: usize, row_bytes: usize) {
+    let [kernel_rows, spanned] = s.kernel;
+    let mut tap = s.taps;
+    for _ in 0..kernel_rows {
+        for t in 0..spanned {
+            let cells = s.ring.wrapping_add(slot * row_bytes);
+            // SAFETY: there is room for a pointer per kernel row and spanned cell.
+            unsafe {
+                tap.write(cells.wrapping_add(t * I::COLUMNS / 2 * VECTORS * I::BYTES));
+                tap = tap.add(1);
+            }
+        }
+        // A kernel of several rows spans more than a dilation, so that one turn of the ring is enough.
+        slot += s.vertical[1];
+        if slot >= s.ring_rows {
+            slot -= s.ring_rows;
         }
     }
 }
@@ -202,25 +232,54 @@ unsafe fn interleave<I: Lanes, const STRIDE: usize, const PARTS: usize>(
     } else {
         (s.padding, 0)
     };
+    // Pairs of columns that are inside the image in every part: from the first part on, up to the last.
+    let first = s.columns.start * STRIDE;
+    let last = first + (PARTS - 1) * s.segment * STRIDE;
+    let left = s.pads[1].saturating_sub(first).div_ceil(2);
+    let right = (s.in_w + s.pads[1]).saturating_sub(last) / 2;
     // SAFETY: the caller's contract; a row of the image has `in_w` pixels.
     unsafe {
-        let mut pair = columns::<I, STRIDE, PARTS>(s, (start, pixel), 0);
-        for q in 0..s.cells {
-            let next = columns::<I, STRIDE, PARTS>(s, (start, pixel), 2 * q + 2);
-            for (g, vector) in I::cell(pair, next).into_iter().enumerate() {
-                I::store(vector, to.add((q * VECTORS + g) * I::BYTES));
-            }
+        let mut pair = columns::<I, STRIDE, PARTS, true>(s, (start, pixel), 0);
+        let mut write = |q: usize, next| {
+            store_cell::<I>(pair, next, to.wrapping_add(q * VECTORS * I::BYTES));
             pair = next;
+        };
+        let mut q = 0;
+        while q < s.cells.min(left.saturating_sub(1)) {
+            write(q, columns::<I, STRIDE, PARTS, true>(s, (start, pixel), 2 * q + 2));
+            q += 1;
+        }
+        while q + 1 < right && q < s.cells {
+            write(q, columns::<I, STRIDE, PARTS, false>(s, (start, pixel), 2 * q + 2));
+            q += 1;
+        }
+        while q < s.cells {
+            write(q, columns::<I, STRIDE, PARTS, true>(s, (start, pixel), 2 * q + 2));
+            q += 1;
         }
     }
 }
 
-/// The pixels of a row under padded columns `first` and `first + 1` of every part, interleaved.
+/// # Safety
+/// The ISA is supported; room for a cell.
+#[inline(always)]
+unsafe fn store_cell<I: Lanes>(pair: [I::Vector; 2], next: [I::Vector; 2], to: *mut u8) {
+    // SAFETY: same contract.
+    unsafe {
+        let cell = I::cell(pair, next);
+        for (g, vector) in cell.into_iter().enumerate() {
+            I::store(vector, to.add(g * I::BYTES));
+        }
+    }
+}
+
+/// The pixels of a row under padded columns `first` and `first + 1` of every part, interleaved. Without `CHECK` all of
+/// them are inside the image.
 ///
 /// # Safety
 /// As [`strip`]; the row's pixels are at `start`, `pixel` bytes apart.
 #[inline(always)]
-unsafe fn columns<I: Lanes, const STRIDE: usize, const PARTS: usize>(
+unsafe fn columns<I: Lanes, const STRIDE: usize, const PARTS: usize, const CHECK: bool>(
     s: &Strip<'_>,
     (start, pixel): (*const u8, usize),
     first: usize,
@@ -230,7 +289,8 @@ unsafe fn columns<I: Lanes, const STRIDE: usize, const PARTS: usize>(
         for (part, from) in from.iter_mut().enumerate() {
             let x = (s.columns.start + part * s.segment) * STRIDE + first + column;
             let ix = x.wrapping_sub(s.pads[1]);
-            if ix < s.in_w {
+            debug_assert!(CHECK || ix < s.in_w);
+            if !CHECK || ix < s.in_w {
                 *from = start.wrapping_add(ix * pixel);
             }
         }
@@ -317,46 +377,71 @@ unsafe fn rounded<I: Lanes, const STRIDE: usize, const PIXELS: usize>(
 #[inline(always)]
 unsafe fn block<I: Lanes, const STRIDE: usize, const PARTS: usize, const PIXELS: usize>(
     s: &Strip<'_>,
-    narrow: Option<I::Narrow>,
+    narrow: I::Narrow,
+    oy: usize,
+    x: usize,
+) {
+    // SAFETY: columns beyond the tile's are not stored.
+    unsafe {
+        let low = rounded::<I, STRIDE, PIXELS>(s, x, 0);
+        let high = rounded::<I, STRIDE, PIXELS>(s, x, 2);
+        let bytes = I::bytes(narrow, low, high);
+        let row = (oy - s.rows.start) * s.out_w;
+        let first = s.columns.start + x;
+        let last = first + (PARTS - 1) * s.segment + PIXELS;
+        if last <= s.columns.end && s.channels == I::BYTES / PARTS {
+            for part in 0..PARTS {
+                let out = s.to.out.add((row + first + part * s.segment) * s.to.ldc);
+                for (pixel, bytes) in bytes.into_iter().enumerate() {
+                    let to = out.add(pixel * s.to.ldc);
+                    I::scatter::<PARTS>(bytes, part, I::BYTES / PARTS, to);
+                }
+            }
+            return;
+        }
+        for (pixel, bytes) in bytes.into_iter().enumerate() {
+            for part in 0..PARTS {
+                let column = first + part * s.segment + pixel;
+                if column < s.columns.end {
+                    let out = s.to.out.add((row + column) * s.to.ldc);
+                    I::scatter::<PARTS>(bytes, part, s.channels, out);
+                }
+            }
+        }
+    }
+}
+
+/// [`block`] with the epilogue in memory.
+///
+/// # Safety
+/// As [`half`].
+#[inline(always)]
+unsafe fn spilled_block<I: Lanes, const STRIDE: usize, const PARTS: usize, const PIXELS: usize>(
+    s: &Strip<'_>,
     oy: usize,
     x: usize,
 ) {
     let row = (oy - s.rows.start) * s.out_w;
+    let mut spilled = [[0i32; LANES * VECTORS]; PIXELS];
     // SAFETY: columns beyond the tile's are not stored.
     unsafe {
-        let Some(narrow) = narrow else {
-            let mut spilled = [[0i32; LANES * VECTORS]; PIXELS];
-            for first in [0, 2] {
-                let acc = half::<I, STRIDE, PIXELS>(s, x, first);
-                for (acc, to) in acc.into_iter().zip(&mut spilled) {
-                    for (g, acc) in acc.into_iter().enumerate() {
-                        I::spill(acc, to.as_mut_ptr().add(4 * (first + g)));
-                    }
+        for first in [0, 2] {
+            let acc = half::<I, STRIDE, PIXELS>(s, x, first);
+            for (acc, to) in acc.into_iter().zip(&mut spilled) {
+                for (g, acc) in acc.into_iter().enumerate() {
+                    I::spill(acc, to.as_mut_ptr().add(4 * (first + g)));
                 }
             }
-            for (pixel, acc) in spilled.iter_mut().enumerate() {
-                for (part, acc) in acc.chunks_exact_mut(I::BYTES / PARTS).take(PARTS).enumerate() {
-                    let column = s.columns.start + part * s.segment + x + pixel;
-                    if column < s.columns.end {
-                        let TileOut { out, ldc, residual, ldr } = s.to;
-                        let out = out.add((row + column) * ldc);
-                        let residual = residual.wrapping_add((row + column) * ldr);
-                        let to = TileOut { out, ldc, residual, ldr };
-                        I::finish(s.epilogue, &mut acc[..s.channels], s.first_channel, to);
-                    }
-                }
-            }
-            return;
-        };
-        let low = rounded::<I, STRIDE, PIXELS>(s, x, 0);
-        let high = rounded::<I, STRIDE, PIXELS>(s, x, 2);
-        for pixel in 0..PIXELS {
-            let bytes = I::bytes(narrow, low[pixel], high[pixel]);
-            for part in 0..PARTS {
+        }
+        for (pixel, acc) in spilled.iter_mut().enumerate() {
+            for (part, acc) in acc.chunks_exact_mut(I::BYTES / PARTS).take(PARTS).enumerate() {
                 let column = s.columns.start + part * s.segment + x + pixel;
                 if column < s.columns.end {
-                    let out = s.to.out.add((row + column) * s.to.ldc);
-                    I::scatter::<PARTS>(bytes, part, s.channels, out);
+                    let TileOut { out, ldc, residual, ldr } = s.to;
+                    let out = out.add((row + column) * ldc);
+                    let residual = residual.wrapping_add((row + column) * ldr);
+                    let to = TileOut { out, ldc, residual, ldr };
+                    I::finish(s.epilogue, &mut acc[..s.channels], s.first_channel, to);
                 }
             }
         }

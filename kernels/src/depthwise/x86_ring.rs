@@ -173,19 +173,27 @@ impl Lanes for Zmm {
     }
 
     #[inline(always)]
-    unsafe fn bytes(n: Self::Narrow, low: __m512i, high: __m512i) -> __m512i {
+    unsafe fn bytes<const N: usize>(
+        n: Self::Narrow,
+        low: [__m512i; N],
+        high: [__m512i; N],
+    ) -> [__m512i; N] {
+        let mut bytes = low;
         // SAFETY: the caller grants the features.
         unsafe {
-            let low = _mm512_adds_epi16(low, n.zero_point);
-            let high = _mm512_adds_epi16(high, n.zero_point);
-            if n.signed {
-                let bytes = _mm512_packs_epi16(low, high);
-                _mm512_min_epi8(_mm512_max_epi8(bytes, n.low), n.high)
-            } else {
-                let bytes = _mm512_packus_epi16(low, high);
-                _mm512_min_epu8(_mm512_max_epu8(bytes, n.low), n.high)
+            for (bytes, high) in bytes.iter_mut().zip(high) {
+                let low = _mm512_adds_epi16(*bytes, n.zero_point);
+                let high = _mm512_adds_epi16(high, n.zero_point);
+                *bytes = if n.signed {
+                    let bytes = _mm512_packs_epi16(low, high);
+                    _mm512_min_epi8(_mm512_max_epi8(bytes, n.low), n.high)
+                } else {
+                    let bytes = _mm512_packus_epi16(low, high);
+                    _mm512_min_epu8(_mm512_max_epu8(bytes, n.low), n.high)
+                };
             }
         }
+        bytes
     }
 
     #[inline(always)]
@@ -348,19 +356,27 @@ impl<const VNNI: bool> Lanes for Ymm<VNNI> {
     }
 
     #[inline(always)]
-    unsafe fn bytes(n: Self::Narrow, low: __m256i, high: __m256i) -> __m256i {
+    unsafe fn bytes<const N: usize>(
+        n: Self::Narrow,
+        low: [__m256i; N],
+        high: [__m256i; N],
+    ) -> [__m256i; N] {
+        let mut bytes = low;
         // SAFETY: the caller grants the features.
         unsafe {
-            let low = _mm256_adds_epi16(low, n.zero_point);
-            let high = _mm256_adds_epi16(high, n.zero_point);
-            if n.signed {
-                let bytes = _mm256_packs_epi16(low, high);
-                _mm256_min_epi8(_mm256_max_epi8(bytes, n.low), n.high)
-            } else {
-                let bytes = _mm256_packus_epi16(low, high);
-                _mm256_min_epu8(_mm256_max_epu8(bytes, n.low), n.high)
+            for (bytes, high) in bytes.iter_mut().zip(high) {
+                let low = _mm256_adds_epi16(*bytes, n.zero_point);
+                let high = _mm256_adds_epi16(high, n.zero_point);
+                *bytes = if n.signed {
+                    let bytes = _mm256_packs_epi16(low, high);
+                    _mm256_min_epi8(_mm256_max_epi8(bytes, n.low), n.high)
+                } else {
+                    let bytes = _mm256_packus_epi16(low, high);
+                    _mm256_min_epu8(_mm256_max_epu8(bytes, n.low), n.high)
+                };
             }
         }
+        bytes
     }
 
     #[inline(always)]
@@ -381,40 +397,40 @@ impl<const VNNI: bool> Lanes for Ymm<VNNI> {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
-unsafe fn avx512vnni<const STRIDE: usize, const PARTS: usize>(s: &Strip<'_>) {
+unsafe fn avx512vnni<const STRIDE: usize, const PARTS: usize, const NARROW: usize>(s: &Strip<'_>) {
     // SAFETY: same contract, the features are enabled here.
-    unsafe { strip::<Zmm, STRIDE, PARTS, 4>(s) }
+    unsafe { strip::<Zmm, STRIDE, PARTS, 8, 4, NARROW>(s) }
 }
 
 #[target_feature(enable = "avxvnni,avx2,fma")]
-unsafe fn avxvnni<const STRIDE: usize, const PARTS: usize>(s: &Strip<'_>) {
+unsafe fn avxvnni<const STRIDE: usize, const PARTS: usize, const NARROW: usize>(s: &Strip<'_>) {
     // SAFETY: same contract, the features are enabled here.
-    unsafe { strip::<Ymm<true>, STRIDE, PARTS, 4>(s) }
+    unsafe { strip::<Ymm<true>, STRIDE, PARTS, 4, 2, NARROW>(s) }
 }
 
 #[target_feature(enable = "avx2,fma")]
-unsafe fn avx2<const STRIDE: usize, const PARTS: usize>(s: &Strip<'_>) {
+unsafe fn avx2<const STRIDE: usize, const PARTS: usize, const NARROW: usize>(s: &Strip<'_>) {
     // SAFETY: same contract, the features are enabled here.
-    unsafe { strip::<Ymm<false>, STRIDE, PARTS, 4>(s) }
+    unsafe { strip::<Ymm<false>, STRIDE, PARTS, 4, 2, NARROW>(s) }
 }
 
 pub(super) static AVX512VNNI: RingKernel = RingKernel {
     vector: 64,
     columns: 4,
     strips: [
-        &[avx512vnni::<1, 1>, avx512vnni::<1, 2>, avx512vnni::<1, 4>],
-        &[avx512vnni::<2, 1>, avx512vnni::<2, 2>, avx512vnni::<2, 4>],
+        &[avx512vnni::<1, 1, 2>, avx512vnni::<1, 2, 2>, avx512vnni::<1, 4, 2>],
+        &[avx512vnni::<2, 1, 1>, avx512vnni::<2, 2, 1>, avx512vnni::<2, 4, 1>],
     ],
 };
 
 pub(super) static AVXVNNI: RingKernel = RingKernel {
     vector: 32,
     columns: 4,
-    strips: [&[avxvnni::<1, 1>, avxvnni::<1, 2>], &[avxvnni::<2, 1>, avxvnni::<2, 2>]],
+    strips: [&[avxvnni::<1, 1, 2>, avxvnni::<1, 2, 2>], &[avxvnni::<2, 1, 1>, avxvnni::<2, 2, 1>]],
 };
 
 pub(super) static AVX2: RingKernel = RingKernel {
     vector: 32,
     columns: 2,
-    strips: [&[avx2::<1, 1>, avx2::<1, 2>], &[avx2::<2, 1>, avx2::<2, 2>]],
+    strips: [&[avx2::<1, 1, 2>, avx2::<1, 2, 2>], &[avx2::<2, 1, 1>, avx2::<2, 2, 1>]],
 };
