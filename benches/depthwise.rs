@@ -110,10 +110,16 @@ impl Layer {
         let bias = vec![0; shape.out_c];
         let conv =
             Conv::new(geometry, Arc::new(packed), &bias, 0, &output(shape.out_c)).unwrap();
-        let x: Vec<u8> = (0..geometry.input_len()).map(|i| ((i * 91) >> 3) as u8).collect();
-        let mut y = vec![0; geometry.output_len()];
+        let (input, output) = (geometry.input_len(), geometry.output_len());
+        // Aligned, as activations are in a model's arena.
+        let (mut x, mut y) = (vec![0; input + 64], vec![0; output + 64]);
+        let (x_start, y_start) = (x.as_ptr().align_offset(64), y.as_ptr().align_offset(64));
+        x.iter_mut().enumerate().for_each(|(i, x)| *x = ((i * 91) >> 3) as u8);
         let mut scratch = vec![0; conv.scratch_bytes(1)];
-        move || conv.run(&Serial, &x, None, OutSlice::Quant8(&mut y), &mut scratch).unwrap()
+        move || {
+            let (x, y) = (&x[x_start..][..input], &mut y[y_start..][..output]);
+            conv.run(&Serial, x, None, OutSlice::Quant8(y), &mut scratch).unwrap()
+        }
     }
 }
 

@@ -27,7 +27,10 @@
 
 use std::ops::Range;
 
-use super::{Run, Weights, strip::Strip};
+use super::{
+    Run, Weights,
+    strip::{STEP, Strip},
+};
 use crate::{
     Cpu, KernelError,
     conv::ConvGeometry,
@@ -238,7 +241,7 @@ impl PackedRing {
         let most = (cells.saturating_sub(beyond) * per_cell).max(8);
         let columns = geometry.out_w().div_ceil(1 << parts);
         let tiles = columns.div_ceil(most);
-        let segment = columns.div_ceil(tiles).next_multiple_of(per_cell);
+        let segment = columns.div_ceil(tiles).next_multiple_of(STEP);
         Tiling { rows, segment, width: segment << parts, cells: segment / per_cell + beyond }
     }
 }
@@ -262,14 +265,19 @@ impl Tiling {
 }
 
 /// The per-channel constants of a ring convolution.
-#[derive(Debug)]
 pub(super) struct RingConv {
     /// Bias and multipliers of each chunk.
-    constants: Vec<i8>,
+    constants: AlignedBytes,
     /// Whether the epilogue is done in registers.
     fused: bool,
     /// Bytes of one worker's ring and pointers, with room to align them.
     scratch: usize,
+}
+
+impl std::fmt::Debug for RingConv {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RingConv").field("fused", &self.fused).finish_non_exhaustive()
+    }
 }
 
 impl RingConv {
@@ -286,10 +294,10 @@ impl RingConv {
             })
         };
         let fused = multiplier.filter(|m| bounded(m));
-        let mut constants = vec![0; chunks(channels, packed.kernel.vector).count() * 2 * cell];
-        for (chunk, to) in
-            chunks(channels, packed.kernel.vector).zip(constants.chunks_exact_mut(2 * cell))
-        {
+        let count = chunks(channels, packed.kernel.vector).count();
+        let mut constants = AlignedBytes::zeroed(count * 2 * cell);
+        let lanes = constants.as_mut_slice().chunks_exact_mut(2 * cell);
+        for (chunk, to) in chunks(channels, packed.kernel.vector).zip(lanes) {
             let (bias, multipliers) = to.split_at_mut(cell);
             chunk.fill_lanes(bias, |c| epilogue.bias[c].to_ne_bytes());
             if let Some(m) = fused {
@@ -362,7 +370,7 @@ impl RingConv {
                         weights: packed.data.as_slice()[chunk.index * packed.chunk_bytes()..]
                             .as_ptr()
                             .cast(),
-                        constants: self.constants[chunk.index * 2 * kernel.cell()..]
+                        constants: self.constants.as_slice()[chunk.index * 2 * kernel.cell()..]
                             .as_ptr()
                             .cast(),
                         epilogue,

@@ -5,6 +5,9 @@ use std::ops::Range;
 use super::ring::VECTORS;
 use crate::epilogue::{Epilogue, Quant, TileOut, finish_tile};
 
+/// Segments are computed in blocks of 8, 4 and so many columns.
+pub(super) const STEP: usize = 2;
+
 /// The most 32-bit lanes of a vector.
 const LANES: usize = 16;
 
@@ -28,7 +31,7 @@ pub(super) struct Strip<'a> {
     pub(super) rows: Range<usize>,
     /// Output columns; there may be more in the parts, which are not stored.
     pub(super) columns: Range<usize>,
-    /// Output columns of a part.
+    /// Output columns of a part, a multiple of [`STEP`].
     pub(super) segment: usize,
     /// Whether activations are s8.
     pub(super) signed: bool,
@@ -133,7 +136,7 @@ pub(super) trait Lanes: Sized {
     unsafe fn finish(epilogue: &Epilogue, acc: &mut [i32], channel: usize, to: TileOut);
 }
 
-/// Computes a strip, in blocks of `WIDE`, then `MIDDLE`, then `NARROW` columns: those of one cell.
+/// Computes a strip, in blocks of `WIDE` columns, which are 4 or 8.
 ///
 /// # Safety
 /// The ISA is supported; the strip is what its fields say: an image and a padding pixel of `channels` readable bytes
@@ -144,8 +147,6 @@ pub(super) unsafe fn strip<
     const STRIDE: usize,
     const PARTS: usize,
     const WIDE: usize,
-    const MIDDLE: usize,
-    const NARROW: usize,
 >(
     s: &Strip<'_>,
 ) {
@@ -173,18 +174,18 @@ pub(super) unsafe fn strip<
                     block::<I, STRIDE, PARTS, WIDE>(s, narrow, oy, x);
                     x += WIDE;
                 }
-                while x + MIDDLE <= s.segment {
-                    block::<I, STRIDE, PARTS, MIDDLE>(s, narrow, oy, x);
-                    x += MIDDLE;
+                if WIDE > 4 && x + 4 <= s.segment {
+                    block::<I, STRIDE, PARTS, 4>(s, narrow, oy, x);
+                    x += 4;
                 }
-                while x < s.segment {
-                    block::<I, STRIDE, PARTS, NARROW>(s, narrow, oy, x);
-                    x += NARROW;
+                if x < s.segment {
+                    block::<I, STRIDE, PARTS, STEP>(s, narrow, oy, x);
+                    x += STEP;
                 }
             }
             while x < s.segment {
-                spilled_block::<I, STRIDE, PARTS, NARROW>(s, oy, x);
-                x += NARROW;
+                spilled_block::<I, STRIDE, PARTS, STEP>(s, oy, x);
+                x += STEP;
             }
         }
     }

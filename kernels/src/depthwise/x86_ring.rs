@@ -397,40 +397,40 @@ impl<const VNNI: bool> Lanes for Ymm<VNNI> {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
-unsafe fn avx512vnni<const STRIDE: usize, const PARTS: usize, const NARROW: usize>(s: &Strip<'_>) {
+unsafe fn avx512vnni<const STRIDE: usize, const PARTS: usize>(s: &Strip<'_>) {
     // SAFETY: same contract, the features are enabled here.
-    unsafe { strip::<Zmm, STRIDE, PARTS, 8, 4, NARROW>(s) }
+    unsafe { strip::<Zmm, STRIDE, PARTS, 8>(s) }
 }
 
 #[target_feature(enable = "avxvnni,avx2,fma")]
-unsafe fn avxvnni<const STRIDE: usize, const PARTS: usize, const NARROW: usize>(s: &Strip<'_>) {
+unsafe fn avxvnni<const STRIDE: usize, const PARTS: usize>(s: &Strip<'_>) {
     // SAFETY: same contract, the features are enabled here.
-    unsafe { strip::<Ymm<true>, STRIDE, PARTS, 4, 2, NARROW>(s) }
+    unsafe { strip::<Ymm<true>, STRIDE, PARTS, 4>(s) }
 }
 
 #[target_feature(enable = "avx2,fma")]
-unsafe fn avx2<const STRIDE: usize, const PARTS: usize, const NARROW: usize>(s: &Strip<'_>) {
+unsafe fn avx2<const STRIDE: usize, const PARTS: usize>(s: &Strip<'_>) {
     // SAFETY: same contract, the features are enabled here.
-    unsafe { strip::<Ymm<false>, STRIDE, PARTS, 4, 2, NARROW>(s) }
+    unsafe { strip::<Ymm<false>, STRIDE, PARTS, 4>(s) }
 }
 
 pub(super) static AVX512VNNI: RingKernel = RingKernel {
     vector: 64,
     columns: 4,
     strips: [
-        &[avx512vnni::<1, 1, 2>, avx512vnni::<1, 2, 2>, avx512vnni::<1, 4, 2>],
-        &[avx512vnni::<2, 1, 1>, avx512vnni::<2, 2, 1>, avx512vnni::<2, 4, 1>],
+        &[avx512vnni::<1, 1>, avx512vnni::<1, 2>, avx512vnni::<1, 4>],
+        &[avx512vnni::<2, 1>, avx512vnni::<2, 2>, avx512vnni::<2, 4>],
     ],
 };
 
 pub(super) static AVXVNNI: RingKernel = RingKernel {
     vector: 32,
     columns: 4,
-    strips: [&[avxvnni::<1, 1, 2>, avxvnni::<1, 2, 2>], &[avxvnni::<2, 1, 1>, avxvnni::<2, 2, 1>]],
+    strips: [&[avxvnni::<1, 1>, avxvnni::<1, 2>], &[avxvnni::<2, 1>, avxvnni::<2, 2>]],
 };
 
 pub(super) static AVX2: RingKernel = RingKernel {
     vector: 32,
     columns: 2,
-    strips: [&[avx2::<1, 1, 2>, avx2::<1, 2, 2>], &[avx2::<2, 1, 1>, avx2::<2, 2, 1>]],
+    strips: [&[avx2::<1, 1>, avx2::<1, 2>], &[avx2::<2, 1>, avx2::<2, 2>]],
 };
