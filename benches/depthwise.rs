@@ -108,8 +108,7 @@ impl Layer {
         let weights: Vec<i8> = (0..len).map(|i| ((i * 37) >> 2) as i8).collect();
         let packed = PackedConv::pack(cpu, &weights, shape, None, Sign::U8).unwrap();
         let bias = vec![0; shape.out_c];
-        let conv =
-            Conv::new(geometry, Arc::new(packed), &bias, 0, &output(shape.out_c)).unwrap();
+        let conv = Conv::new(geometry, Arc::new(packed), &bias, 0, &output(shape.out_c)).unwrap();
         let (input, output) = (geometry.input_len(), geometry.output_len());
         // Aligned, as activations are in a model's arena.
         let (mut x, mut y) = (vec![0; input + 64], vec![0; output + 64]);

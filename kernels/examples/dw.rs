@@ -107,8 +107,7 @@ impl Layer {
         let weights: Vec<i8> = (0..len).map(|i| ((i * 37) >> 2) as i8).collect();
         let packed = PackedConv::pack(cpu, &weights, shape, None, Sign::U8).unwrap();
         let bias = vec![0; shape.out_c];
-        let conv =
-            Conv::new(geometry, Arc::new(packed), &bias, 0, &output(shape.out_c)).unwrap();
+        let conv = Conv::new(geometry, Arc::new(packed), &bias, 0, &output(shape.out_c)).unwrap();
         let (input, output) = (geometry.input_len(), geometry.output_len());
         // Aligned, as activations are in a model's arena.
         let (mut x, mut y) = (vec![0; input + 64], vec![0; output + 64]);
@@ -126,7 +125,11 @@ fn table(cpu: Cpu) {
     let peak = peak_gops(cpu) / 2.0;
     println!("{}: peak of one core {peak:.0} GMAC/s", cpu.isa());
     for layer in &LAYERS {
-        if let Some(f) = std::env::args().nth(2) { if !layer.name().contains(&f) { continue } }
+        if let Some(f) = std::env::args().nth(2) {
+            if !layer.name().contains(&f) {
+                continue;
+            }
+        }
         let seconds = best_seconds(layer.conv(cpu));
         let rate = layer.macs() as f64 / seconds / 1e9;
         let (name, us, share) = (layer.name(), seconds * 1e6, rate / peak * 100.0);
@@ -134,11 +137,12 @@ fn table(cpu: Cpu) {
     }
 }
 
-
 fn main() {
     let only = std::env::args().nth(1);
     for isa in Cpu::available() {
-        if only.as_ref().is_some_and(|o| o != isa.name()) { continue }
+        if only.as_ref().is_some_and(|o| o != isa.name()) {
+            continue;
+        }
         table(Cpu::with_isa(isa).unwrap());
     }
 }

@@ -62,9 +62,7 @@ impl PackedDepthwise {
         Ok(Self {
             ring: PackedRing::pack(cpu, sign, wide, channels, kernel, &at)?,
             table: PackedTable::pack(cpu, sign, wide, channels, taps, &at)?,
-            sums: (0..channels)
-                .map(|c| (0..taps).map(|tap| i32::from(at(c, tap))).sum())
-                .collect(),
+            sums: (0..channels).map(|c| (0..taps).map(|tap| i32::from(at(c, tap))).sum()).collect(),
         })
     }
 

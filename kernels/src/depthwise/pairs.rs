@@ -51,12 +51,7 @@ pub(super) fn packed_bytes(channels: usize, taps: usize) -> Result<usize, Kernel
     )
 }
 
-pub(super) fn pack(
-    packed: &mut [i8],
-    channels: usize,
-    taps: usize,
-    at: Weights<'_>,
-) {
+pub(super) fn pack(packed: &mut [i8], channels: usize, taps: usize, at: Weights<'_>) {
     let values = packed.chunks_exact_mut(size_of::<i16>());
     let pairs = taps.div_ceil(2);
     for (i, value) in values.take(channels.div_ceil(NR) * pairs * NR * 2).enumerate() {

@@ -314,13 +314,7 @@ impl RingConv {
         self.scratch
     }
 
-    pub(super) fn run(
-        &self,
-        run: &Run<'_>,
-        packed: &PackedRing,
-        y: &mut [u8],
-        scratch: &mut [u8],
-    ) {
+    pub(super) fn run(&self, run: &Run<'_>, packed: &PackedRing, y: &mut [u8], scratch: &mut [u8]) {
         let Run { geometry, epilogue, padding, par, x, residual } = *run;
         let spec = geometry.spec();
         let (out_w, channels, kernel) = (geometry.out_w(), spec.out_c, packed.kernel);
@@ -341,12 +335,10 @@ impl RingConv {
                 let (tiling, at) = (packed.tiling(geometry, chunk.parts), chunk.first);
                 let cols = at * element..(at + chunk.channels) * element;
                 // SAFETY: tasks are different rows or channels.
-                let out = unsafe {
-                    y.rect(first..first + rows.len() * out_w, cols, channels * element)
-                };
-                let residual = residual.map_or(std::ptr::null(), |r| {
-                    r.as_ptr().wrapping_add(first * channels + at)
-                });
+                let out =
+                    unsafe { y.rect(first..first + rows.len() * out_w, cols, channels * element) };
+                let residual = residual
+                    .map_or(std::ptr::null(), |r| r.as_ptr().wrapping_add(first * channels + at));
                 for left in (0..out_w).step_by(tiling.width) {
                     let strip = Strip {
                         image: x.as_ptr().wrapping_add(at),

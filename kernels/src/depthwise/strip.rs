@@ -57,7 +57,6 @@ pub(super) struct Strip<'a> {
     pub(super) out_w: usize,
 }
 
-
 /// One ISA's vectors, of [`Self::BYTES`] bytes. Every function needs the ISA to be supported.
 pub(super) trait Lanes: Sized {
     type Vector: Copy;
@@ -142,12 +141,7 @@ pub(super) trait Lanes: Sized {
 /// The ISA is supported; the strip is what its fields say: an image and a padding pixel of `channels` readable bytes
 /// at every pixel, room in the scratch, weights and constants of the chunk, an output and a residual of its own.
 #[inline(always)]
-pub(super) unsafe fn strip<
-    I: Lanes,
-    const STRIDE: usize,
-    const PARTS: usize,
-    const WIDE: usize,
->(
+pub(super) unsafe fn strip<I: Lanes, const STRIDE: usize, const PARTS: usize, const WIDE: usize>(
     s: &Strip<'_>,
 ) {
     let row_bytes = s.cells * VECTORS * I::BYTES;

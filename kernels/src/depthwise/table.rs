@@ -7,9 +7,9 @@
 //! ```
 //! so that stride, dilation and padding cost nothing in the kernels, which see a list of taps per pixel.
 
+use super::{Run, Weights, pairs};
 #[cfg(target_arch = "x86_64")]
 use super::{x86_avx2, x86_avx512vnni};
-use super::{Run, Weights, pairs};
 use crate::{
     Cpu, KernelError,
     conv::ConvGeometry,

@@ -199,12 +199,7 @@ impl Lanes for Zmm {
     #[inline(always)]
     unsafe fn finish(epilogue: &Epilogue, acc: &mut [i32], channel: usize, to: TileOut) {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-        unsafe fn with_features(
-            epilogue: &Epilogue,
-            acc: &mut [i32],
-            channel: usize,
-            to: TileOut,
-        ) {
+        unsafe fn with_features(epilogue: &Epilogue, acc: &mut [i32], channel: usize, to: TileOut) {
             // SAFETY: same contract.
             unsafe { finish(epilogue, acc, channel, to) }
         }
@@ -382,12 +377,7 @@ impl<const VNNI: bool> Lanes for Ymm<VNNI> {
     #[inline(always)]
     unsafe fn finish(epilogue: &Epilogue, acc: &mut [i32], channel: usize, to: TileOut) {
         #[target_feature(enable = "avx2,fma")]
-        unsafe fn with_features(
-            epilogue: &Epilogue,
-            acc: &mut [i32],
-            channel: usize,
-            to: TileOut,
-        ) {
+        unsafe fn with_features(epilogue: &Epilogue, acc: &mut [i32], channel: usize, to: TileOut) {
             // SAFETY: same contract.
             unsafe { finish(epilogue, acc, channel, to) }
         }
