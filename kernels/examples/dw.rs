@@ -37,7 +37,10 @@ const fn layer(size: usize, channels: usize, kernel: usize, stride: usize) -> La
     Layer { size, channels, kernel, stride, multiplier: 1 }
 }
 
-const LAYERS: [Layer; 22] = [
+const LAYERS: [Layer; 25] = [
+    layer(28, 72, 3, 1),
+    layer(28, 24, 3, 1),
+    layer(28, 88, 3, 1),
     // MobileNetV2
     layer(112, 32, 3, 1),
     layer(112, 96, 3, 2),

@@ -7,7 +7,7 @@
 //! | convolution | method |
 //! | --- | --- |
 //! | 1×1, stride 1, no padding, 1 group | GEMM on the activations in place |
-//! | one channel per group | depthwise kernel |
+//! | one input channel per group | depthwise kernels |
 //! | any other | im2col of a block of pixels that fits the cache, then GEMM, per group |
 
 mod geometry;

@@ -8,6 +8,7 @@
 //! With a multiplier above 1 the image is first written out with every channel m times, which makes it 1.
 
 mod pairs;
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only x86 has kernels of it"))]
 mod ring;
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only x86 has kernels of it"))]
 mod strip;
