@@ -123,6 +123,24 @@ mod x86 {
     }
 
     /// # Safety
+    /// AVX-VNNI is supported.
+    #[target_feature(enable = "avx2,avxvnni")]
+    pub(super) unsafe fn avxvnni(rounds: usize) {
+        let (a, b) = (black_box(_mm256_set1_epi8(1)), black_box(_mm256_set1_epi8(2)));
+        let mut acc = [_mm256_setzero_si256(); 12];
+        for _ in 0..rounds {
+            for acc in &mut acc {
+                // SAFETY: as above.
+                unsafe {
+                    asm!("{{vex}} vpdpbusd {0}, {1}, {2}", inout(ymm_reg) *acc, in(ymm_reg) a,
+                         in(ymm_reg) b, options(pure, nomem, nostack, preserves_flags));
+                }
+            }
+        }
+        black_box(acc);
+    }
+
+    /// # Safety
     /// AVX2 is supported.
     #[target_feature(enable = "avx2")]
     pub(super) unsafe fn madd(rounds: usize) {

@@ -222,6 +222,11 @@ impl Cpu {
             .then_some(Avx2(()))
     }
 
+    /// Proof that AVX-VNNI, AVX2 and FMA may be used.
+    pub fn avxvnni(self) -> Option<AvxVnni> {
+        (self.isa == Isa::AvxVnni).then_some(AvxVnni(()))
+    }
+
     /// Proof that AVX-512 F, BW, DQ, VL and VNNI may be used (and AVX2 and FMA).
     pub fn avx512vnni(self) -> Option<Avx512Vnni> {
         (self.isa == Isa::Avx512Vnni).then_some(Avx512Vnni(()))
@@ -250,6 +255,10 @@ impl Cpu {
 /// Proof that AVX2 and FMA are supported: only a [`Cpu`] makes one.
 #[derive(Debug, Clone, Copy)]
 pub struct Avx2(());
+
+/// Proof that AVX-VNNI, AVX2 and FMA are supported: only a [`Cpu`] makes one.
+#[derive(Debug, Clone, Copy)]
+pub struct AvxVnni(());
 
 /// Proof that AVX-512 F, BW, DQ, VL, VNNI, AVX2 and FMA are supported: only a [`Cpu`] makes one.
 #[derive(Debug, Clone, Copy)]

@@ -160,6 +160,35 @@ fn problems(
     specs(channels).prop_flat_map(with_data)
 }
 
+/// Depthwise convolutions of the strides and dilations of real models, on rows of several blocks of columns, with
+/// channels around the sizes of vectors.
+fn wide_depthwise() -> impl Strategy<Value = Problem> {
+    let channels =
+        prop_oneof![2usize..70, Just(96), Just(112), Just(127), Just(144), Just(176), Just(192)];
+    let kernel = prop_oneof![4 => Just(3usize), 4 => Just(5), 1 => Just(7), 1 => 1usize..9];
+    let pads = (0usize..4, 0usize..4, 0usize..4, 0usize..4).prop_map(|(a, b, c, d)| [a, b, c, d]);
+    (1usize..10, 1usize..60, channels, (kernel.clone(), kernel), 1usize..3, 1usize..3, pads)
+        .prop_filter_map(
+            "the kernel fits",
+            |(in_h, in_w, channels, kernel, stride, dilation, pads)| {
+                let spec = ConvSpec {
+                    batch: 1,
+                    in_h,
+                    in_w,
+                    in_c: channels,
+                    out_c: channels,
+                    kernel: [kernel.0, kernel.1],
+                    strides: [stride; 2],
+                    dilations: [dilation, 1],
+                    pads,
+                    groups: channels,
+                };
+                ConvGeometry::new(spec).ok().map(|_| spec)
+            },
+        )
+        .prop_flat_map(with_data)
+}
+
 proptest! {
     #![proptest_config(config(400))]
 
@@ -172,6 +201,18 @@ proptest! {
     fn depthwise_convolutions_match_the_definition(
         problem in problems((2usize..150).prop_map(|c| (c, c, c)))
     ) {
+        problem.check_everywhere();
+    }
+
+    #[test]
+    fn depthwise_convolutions_with_a_multiplier_match_the_definition(
+        problem in problems((2usize..40, 2usize..6).prop_map(|(c, m)| (c, m * c, c)))
+    ) {
+        problem.check_everywhere();
+    }
+
+    #[test]
+    fn depthwise_convolutions_of_wide_images_match_the_definition(problem in wide_depthwise()) {
         problem.check_everywhere();
     }
 
@@ -227,6 +268,8 @@ fn larger() -> impl Strategy<Value = Problem> {
         Just(spec(3, 1, 16, 20, 1)),
         Just(spec(3, 1, 96, 96, 96)),
         Just(spec(5, 2, 130, 130, 130)),
+        Just(spec(3, 1, 300, 300, 300)),
+        Just(spec(3, 2, 40, 120, 40)),
         Just(spec(3, 1, 12, 32, 4)),
         Just(spec(3, 1, 70, 140, 1)),
         Just(spec(3, 2, 128, 128, 32)),
@@ -272,6 +315,13 @@ fn no_kernel_touches_memory_beyond_its_operands() {
         spec(2, 2, 2, 3, 1, 1),
         spec(17, 17, 17, 3, 0, 1),
         spec(65, 65, 65, 5, 2, 2),
+        spec(17, 17, 17, 3, 1, 1),
+        spec(33, 33, 33, 3, 1, 2),
+        spec(40, 40, 40, 5, 1, 1),
+        spec(64, 64, 64, 3, 1, 1),
+        spec(80, 80, 80, 3, 0, 2),
+        spec(9, 27, 9, 3, 1, 1),
+        spec(6, 6, 6, 3, 2, 3),
         spec(6, 4, 2, 3, 1, 1),
         spec(4, 8, 4, 3, 1, 1),
         spec(4, 4, 2, 3, 1, 1),
@@ -288,39 +338,44 @@ fn no_kernel_touches_memory_beyond_its_operands() {
                         let x = Guarded::new(&vec![3; geometry.input_len()], flush);
                         let residual = Guarded::new(&vec![60; geometry.output_len()], flush);
                         let mut y = Guarded::new(&vec![0; geometry.output_len()], flush);
-                        let output = Output::Quant8 {
+                        let with_residual = Residual {
                             sign: Sign::U8,
-                            requantize: Requantize::HalfEven(vec![1.0]),
-                            zero_point: 0,
+                            conv_is_lhs: false,
+                            scale_a: 1.0,
+                            scale_b: 1.0,
+                            offset: 1.0,
                             min: 0,
                             max: 255,
-                            residual: Some(Residual {
-                                sign: Sign::U8,
-                                conv_is_lhs: false,
-                                scale_a: 1.0,
-                                scale_b: 1.0,
-                                offset: 1.0,
-                                min: 0,
-                                max: 255,
-                            }),
                         };
                         let weights = vec![1; spec.out_c * k];
                         let packed =
                             PackedConv::pack(cpu, &weights, shape(&spec), Some(&[zero]), sign)
                                 .unwrap();
+                        let packed = Arc::new(packed);
                         let bias = vec![40 - 3 * k as i32 * (1 - zero); spec.out_c];
-                        let conv =
-                            Conv::new(geometry, Arc::new(packed), &bias, 3, &output).unwrap();
-                        let mut scratch = Guarded::new(&vec![0; conv.scratch_bytes(1)], flush);
-                        conv.run(
-                            &Serial,
-                            &x,
-                            Some(&residual),
-                            OutSlice::Quant8(&mut y),
-                            &mut scratch,
-                        )
-                        .unwrap();
-                        assert!(y.iter().all(|&y| y == 101), "{spec:?} on {}", cpu.isa());
+                        for (then, expected) in [(None, 40), (Some(with_residual), 101)] {
+                            let output = Output::Quant8 {
+                                sign: Sign::U8,
+                                requantize: Requantize::HalfEven(vec![1.0]),
+                                zero_point: 0,
+                                min: 0,
+                                max: 255,
+                                residual: then,
+                            };
+                            let conv =
+                                Conv::new(geometry, packed.clone(), &bias, 3, &output).unwrap();
+                            let mut scratch = Guarded::new(&vec![0; conv.scratch_bytes(1)], flush);
+                            conv.run(
+                                &Serial,
+                                &x,
+                                then.map(|_| &*residual),
+                                OutSlice::Quant8(&mut y),
+                                &mut scratch,
+                            )
+                            .unwrap();
+                            let (isa, right) = (cpu.isa(), y.iter().all(|&y| y == expected));
+                            assert!(right, "{spec:?} on {isa}");
+                        }
                     }
                 }
             }

@@ -7,7 +7,7 @@
 //! | convolution | method |
 //! | --- | --- |
 //! | 1×1, stride 1, no padding, 1 group | GEMM on the activations in place |
-//! | one channel per group | depthwise kernel |
+//! | one input channel per group | depthwise kernels |
 //! | any other | GEMM tiles over a band of padded input rows, or over the image itself where nothing is padded |
 //! | dilated kernel rows of odd channels, ISAs without such tiles | im2col of a block of pixels, then GEMM |
 //!
@@ -115,12 +115,12 @@ impl PackedConv {
         let k = checked_product("patch", &[kh, kw, in_c])?;
         check_len("weights", weights.len(), checked_product("weights", &[out_c, k])?)?;
         let w_zero = expand_zero_points(w_zero, out_c)?;
-        let form = if in_c == 1 && groups == out_c && groups > 1 {
+        let form = if in_c == 1 && groups > 1 {
             PackedForm::Depthwise(PackedDepthwise::pack(
                 cpu,
                 weights,
                 out_c,
-                kh * kw,
+                shape.kernel,
                 w_zero.as_deref(),
                 a_sign,
             )?)
@@ -298,7 +298,9 @@ impl Conv {
             (Form::Gemm(_, Method::Im2col), PackedForm::Gemm { matrices, order, .. }) => {
                 self.patches(matrices, *order, threads).bytes()
             }
-            (Form::Depthwise(depthwise), _) => depthwise.scratch_bytes(&self.geometry),
+            (Form::Depthwise(depthwise), _) => {
+                return depthwise.scratch_bytes(&self.geometry, threads);
+            }
             _ => 0,
         };
         per_worker.saturating_mul(threads.max(1))

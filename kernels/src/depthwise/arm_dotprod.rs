@@ -10,7 +10,7 @@
 use std::arch::aarch64::*;
 
 use super::{
-    Kernel, Row,
+    table::{Kernel, Row},
     arm_neon::{Channels, as_s8, block_bytes, load, offset, row},
 };
 use crate::{

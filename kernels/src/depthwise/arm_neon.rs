@@ -10,7 +10,10 @@
 
 use std::arch::aarch64::*;
 
-use super::{Kernel, Row, pairs::load16};
+use super::{
+    pairs::load16,
+    table::{Kernel, Row},
+};
 use crate::{
     KernelError,
     epilogue::{NR, Sign, TileOut, arm_neon::Requantizer, finish_tile},

@@ -1,109 +1,63 @@
-//! Depthwise convolution: channel c of the output depends on channel c of the input alone.
+//! Depthwise convolution: output channel c depends on input channel c / m alone, for a channel multiplier m.
 //!
-//! A row of output pixels is computed at a time, through a table of pointers to input pixels:
+//! | convolution | method |
+//! | --- | --- |
+//! | horizontal stride 1 or 2, no horizontal dilation, x86 with AVX2 | ring of interleaved rows ([`ring`]) |
+//! | any other | table of pointers to the pixels under each tap ([`table`]) |
 //!
-//! ```text
-//! table[ky][x]   the input pixel under tap row ky and padded column x, or a pixel of pad_value outside the image
-//! pixel ox, tap (ky, kx) → table[ky][ox·stride + kx·dilation]
-//! ```
-//! so that stride, dilation and padding cost nothing in the kernels, which see a list of taps per pixel.
+//! With a multiplier above 1 the image is first written out with every channel m times, which makes it 1.
 
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 mod arm_dotprod;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 mod arm_neon;
 mod pairs;
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only x86 has kernels of it"))]
+mod ring;
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only x86 has kernels of it"))]
+mod strip;
+mod table;
 #[cfg(target_arch = "x86_64")]
 mod x86_avx2;
 #[cfg(target_arch = "x86_64")]
 mod x86_avx512vnni;
+#[cfg(target_arch = "x86_64")]
+mod x86_ring;
 
+use self::{
+    ring::{PackedRing, RingConv},
+    table::{PackedTable, TableConv},
+};
 use crate::{
     Cpu, Isa, KernelError,
     conv::ConvGeometry,
-    epilogue::{Epilogue, Output, Sign, TileOut},
-    gemm::{check_k, pack::AlignedBytes},
-    par::{DisjointMut, Parallel, WorkerScratch, for_each_with_worker, for_macs},
+    epilogue::{Epilogue, Output, Sign},
+    gemm::check_k,
+    par::{DisjointMut, Parallel, for_each_with_worker, for_macs},
 };
 
-/// A row of output pixels, for the kernels.
-pub(crate) struct Row<'a> {
-    /// The table, at the first pixel's column.
-    table: *const *const u8,
-    /// Where in the table the taps of a pixel are, padded with valid entries to a multiple of 4.
-    taps: &'a [usize],
-    /// Taps without the padding.
-    tap_count: usize,
-    /// Table entries from one output pixel to the next.
-    step: usize,
-    pixels: usize,
-    channels: usize,
-    weights: &'a [i8],
-    epilogue: &'a Epilogue,
-    /// Output and residual at the first pixel; pixels are `ldc` and `ldr` apart.
-    to: TileOut,
-}
+/// The weights, less their zero points, by channel and tap.
+type Weights<'a> = &'a dyn Fn(usize, usize) -> i16;
 
-/// Packs the weights `at(channel, tap)` of so many channels and taps.
-type Pack = fn(packed: &mut [i8], channels: usize, taps: usize, at: &dyn Fn(usize, usize) -> i16);
-
-/// A depthwise kernel and the weights it wants.
-struct Kernel {
-    /// Bytes of packed weights for so many channels and taps.
-    packed_bytes: fn(channels: usize, taps: usize) -> Result<usize, KernelError>,
-    pack: Pack,
-    /// What the kernel adds to every activation, to be undone in the bias.
-    offset: i32,
-    /// # Safety
-    /// The ISA of the kernel is supported, the row is valid: pointers of the table to `channels` readable bytes for
-    /// every tap of every pixel, weights packed by `pack`, an exclusive output.
-    row: unsafe fn(&Row<'_>),
-}
-
-impl Kernel {
-    /// The kernel for `cpu`; `wide` weights do not fit into s8.
-    fn of(cpu: Cpu, sign: Sign, wide: bool) -> &'static Self {
-        #[cfg(target_arch = "x86_64")]
-        {
-            if cpu.avx512vnni().is_some() && !wide {
-                return x86_avx512vnni::kernel(sign);
-            }
-            if cpu.avx2().is_some() {
-                return x86_avx2::kernel(sign);
-            }
-        }
-        #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
-        {
-            if cpu.dotprod().is_some() && !wide {
-                return arm_dotprod::kernel(sign);
-            }
-            if cpu.neon().is_some() {
-                return arm_neon::kernel(sign, wide);
-            }
-        }
-        let _ = (cpu, wide);
-        pairs::portable(sign)
-    }
-}
-
-/// Depthwise weights packed for one ISA.
+/// Depthwise weights packed for one ISA. Which method runs depends on the strides too, so they are packed for both.
 pub(crate) struct PackedDepthwise {
-    kernel: &'static Kernel,
-    data: AlignedBytes,
+    ring: Option<PackedRing>,
+    table: PackedTable,
     /// `Σ (w − w_zero)` per channel.
     sums: Vec<i32>,
 }
 
 impl PackedDepthwise {
-    /// Packs weights `[channels, taps]`, with one zero point per channel.
+    /// Packs weights `[channels, kernel height, kernel width]`, with one zero point per channel.
     pub(crate) fn pack(
         cpu: Cpu,
         weights: &[i8],
         channels: usize,
-        taps: usize,
+        kernel: [usize; 2],
         w_zero: Option<&[i32]>,
         sign: Sign,
     ) -> Result<Self, KernelError> {
+        let taps = kernel[0] * kernel[1];
         check_k(taps, sign, w_zero.unwrap_or_default())?;
         // Within ±(128 + 256): an i16.
         let at = |c: usize, tap: usize| {
@@ -111,16 +65,15 @@ impl PackedDepthwise {
         };
         // −128 is one too many for pairs of taps in i16, which plain NEON adds up.
         let wide = w_zero.is_some() || (cpu.isa() == Isa::Neon && weights.contains(&i8::MIN));
-        let kernel = Kernel::of(cpu, sign, wide);
-        let mut data = AlignedBytes::zeroed((kernel.packed_bytes)(channels, taps)?);
-        (kernel.pack)(data.as_mut_slice(), channels, taps, &at);
-        let sums =
-            (0..channels).map(|c| (0..taps).map(|tap| i32::from(at(c, tap))).sum()).collect();
-        Ok(Self { kernel, data, sums })
+        Ok(Self {
+            ring: PackedRing::pack(cpu, sign, wide, channels, kernel, &at)?,
+            table: PackedTable::pack(cpu, sign, wide, channels, taps, &at)?,
+            sums: (0..channels).map(|c| (0..taps).map(|tap| i32::from(at(c, tap))).sum()).collect(),
+        })
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.data.as_slice().len()
+        self.table.bytes() + self.ring.as_ref().map_or(0, PackedRing::bytes)
     }
 
     pub(crate) fn weight_sums(&self) -> &[i32] {
@@ -134,9 +87,25 @@ pub(crate) struct Depthwise {
     epilogue: Epilogue,
     /// A pixel outside the image.
     padding: Vec<u8>,
-    taps: Vec<usize>,
-    /// Entries of a table row: padded columns that some tap reads.
-    columns: usize,
+    /// Output channels per input channel.
+    multiplier: usize,
+    method: Method,
+}
+
+#[derive(Debug)]
+enum Method {
+    Ring(RingConv),
+    Table(TableConv),
+}
+
+/// What both methods work on: arguments that [`crate::conv::Conv::run`] has checked, for a multiplier of 1.
+struct Run<'a> {
+    geometry: &'a ConvGeometry,
+    epilogue: &'a Epilogue,
+    padding: &'a [u8],
+    par: &'a dyn Parallel,
+    x: &'a [u8],
+    residual: Option<&'a [u8]>,
 }
 
 impl Depthwise {
@@ -148,28 +117,38 @@ impl Depthwise {
         output: &Output,
     ) -> Result<Self, KernelError> {
         let spec = geometry.spec();
-        let [kh, kw] = spec.kernel;
-        let offset = packed.kernel.offset;
+        let ring = packed.ring.as_ref().filter(|ring| ring.fits(geometry));
+        let offset = ring.map_or(packed.table.offset(), PackedRing::offset);
         let bias = bias
             .iter()
             .zip(&packed.sums)
             .map(|(b, sum)| b.wrapping_sub(offset.wrapping_mul(*sum)))
             .collect();
         let epilogue = Epilogue::new(spec.out_c, bias, None, output)?;
-        let columns = (geometry.out_w() - 1) * spec.strides[1] + (kw - 1) * spec.dilations[1] + 1;
-        let mut taps: Vec<usize> =
-            (0..kh * kw).map(|tap| tap / kw * columns + tap % kw * spec.dilations[1]).collect();
-        taps.resize(taps.len().next_multiple_of(4), 0);
-        Ok(Self { epilogue, padding: vec![pad_value; spec.in_c], taps, columns })
+        let method = match ring {
+            Some(ring) => Method::Ring(RingConv::new(geometry, ring, &epilogue)),
+            None => Method::Table(TableConv::new(geometry)),
+        };
+        let padding = vec![pad_value; spec.out_c];
+        Ok(Self { epilogue, padding, multiplier: spec.out_c / spec.in_c, method })
     }
 
     pub(crate) fn epilogue(&self) -> &Epilogue {
         &self.epilogue
     }
 
-    /// Bytes of one worker's table, with room to align it.
-    pub(crate) fn scratch_bytes(&self, geometry: &ConvGeometry) -> usize {
-        (self.columns * geometry.spec().kernel[0] + 1) * size_of::<*const u8>()
+    /// Bytes of scratch for `threads` threads.
+    pub(crate) fn scratch_bytes(&self, geometry: &ConvGeometry, threads: usize) -> usize {
+        let per_worker = match &self.method {
+            Method::Ring(ring) => ring.scratch_bytes(),
+            Method::Table(table) => table.scratch_bytes(geometry),
+        };
+        per_worker.saturating_mul(threads.max(1)).saturating_add(self.repeated_bytes(geometry))
+    }
+
+    /// Bytes of the image with repeated channels, where there is a multiplier.
+    fn repeated_bytes(&self, geometry: &ConvGeometry) -> usize {
+        if self.multiplier == 1 { 0 } else { geometry.input_len().saturating_mul(self.multiplier) }
     }
 
     /// Runs on arguments that the caller has checked: whole images, and scratch for every worker.
@@ -188,73 +167,43 @@ impl Depthwise {
         scratch: &mut [u8],
     ) {
         let spec = geometry.spec();
-        let (out_h, out_w, channels) = (geometry.out_h(), geometry.out_w(), spec.out_c);
-        let row_bytes = out_w * channels * self.epilogue.element_bytes();
-        let per_worker =
-            WorkerScratch::new(scratch, self.scratch_bytes(geometry), par.threads().max(1));
-        let y = DisjointMut::new(y);
         let par =
             for_macs(par, geometry.output_len().saturating_mul(spec.kernel[0] * spec.kernel[1]));
-        for_each_with_worker(par, spec.batch * out_h, &|worker, row| {
-            // SAFETY: a worker runs one task at a time.
-            let table = unsafe { per_worker.get(worker) };
-            // SAFETY: any bytes are a valid pointer value; they are all overwritten before one is read.
-            let (_, table, _) = unsafe { table.align_to_mut::<*const u8>() };
-            let table = &mut table[..self.columns * spec.kernel[0]];
-            self.fill_table(geometry, x, row / out_h, row % out_h, table);
-            // SAFETY: tasks are different rows of the output.
-            let out = unsafe { y.slice(row * row_bytes..(row + 1) * row_bytes) }.as_mut_ptr();
-            let residual = residual
-                .map_or(std::ptr::null(), |r| r.as_ptr().wrapping_add(row * out_w * channels));
-            let row = Row {
-                table: table.as_ptr(),
-                taps: &self.taps,
-                tap_count: spec.kernel[0] * spec.kernel[1],
-                step: spec.strides[1],
-                pixels: out_w,
-                channels,
-                weights: packed.data.as_slice(),
-                epilogue: &self.epilogue,
-                to: TileOut {
-                    out,
-                    ldc: channels * self.epilogue.element_bytes(),
-                    residual,
-                    ldr: channels,
-                },
-            };
-            // SAFETY: the table holds pointers to whole pixels for every tap and column; weights were packed by this
-            // kernel for an ISA that a `Cpu` proved; the output row is exclusive, the residual was checked.
-            unsafe { (packed.kernel.row)(&row) };
-        });
-    }
-
-    fn fill_table(
-        &self,
-        geometry: &ConvGeometry,
-        x: &[u8],
-        image: usize,
-        oy: usize,
-        table: &mut [*const u8],
-    ) {
-        let spec = geometry.spec();
-        let (in_h, in_w, channels) = (spec.in_h, spec.in_w, spec.in_c);
-        let [top, left, ..] = spec.pads;
-        let outside = self.padding.as_ptr();
-        for (ky, entries) in table.chunks_exact_mut(self.columns).enumerate() {
-            let iy = (oy * spec.strides[0] + ky * spec.dilations[0]).wrapping_sub(top);
-            if iy >= in_h {
-                entries.fill(outside);
-                continue;
-            }
-            let row = &x[(image * in_h + iy) * in_w * channels..][..in_w * channels];
-            let left = left.min(entries.len());
-            let (before, entries) = entries.split_at_mut(left);
-            let (inside, after) = entries.split_at_mut(in_w.min(entries.len()));
-            before.fill(outside);
-            for (entry, pixel) in inside.iter_mut().zip(row.chunks_exact(channels)) {
-                *entry = pixel.as_ptr();
-            }
-            after.fill(outside);
+        let (repeated, scratch) = scratch.split_at_mut(self.repeated_bytes(geometry));
+        let x = if self.multiplier == 1 {
+            x
+        } else {
+            let rows = spec.batch * spec.in_h;
+            repeat_channels(par, x, self.multiplier, (rows, spec.in_w * spec.in_c), repeated);
+            repeated
+        };
+        let run =
+            Run { geometry, epilogue: &self.epilogue, padding: &self.padding, par, x, residual };
+        match (&self.method, &packed.ring) {
+            (Method::Ring(ring), Some(packed)) => ring.run(&run, packed, y, scratch),
+            (Method::Table(table), _) => table.run(&run, &packed.table, y, scratch),
+            _ => unreachable!("a convolution has the method that its weights were packed for"),
         }
     }
+}
+
+/// Writes every byte of `x`, which has so many rows of `row` bytes, `times` times.
+fn repeat_channels(
+    par: &dyn Parallel,
+    x: &[u8],
+    times: usize,
+    (rows, row): (usize, usize),
+    to: &mut [u8],
+) {
+    let to = DisjointMut::new(to);
+    for_each_with_worker(par, rows, &|_, task| {
+        let x = &x[task * row..][..row];
+        // SAFETY: tasks are different rows.
+        let to = unsafe { to.slice(task * row * times..(task + 1) * row * times) };
+        match times {
+            2 => x.iter().zip(to.as_chunks_mut::<2>().0).for_each(|(x, to)| *to = [*x; 2]),
+            4 => x.iter().zip(to.as_chunks_mut::<4>().0).for_each(|(x, to)| *to = [*x; 4]),
+            _ => x.iter().zip(to.chunks_exact_mut(times)).for_each(|(x, to)| to.fill(*x)),
+        }
+    });
 }

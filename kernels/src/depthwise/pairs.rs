@@ -7,7 +7,10 @@
 
 use std::mem::MaybeUninit;
 
-use super::{Kernel, Row};
+use super::{
+    Weights,
+    table::{Kernel, Row},
+};
 use crate::{
     KernelError,
     epilogue::{NR, Sign, TileOut, finish_tile},
@@ -48,12 +51,7 @@ pub(super) fn packed_bytes(channels: usize, taps: usize) -> Result<usize, Kernel
     )
 }
 
-pub(super) fn pack(
-    packed: &mut [i8],
-    channels: usize,
-    taps: usize,
-    at: &dyn Fn(usize, usize) -> i16,
-) {
+pub(super) fn pack(packed: &mut [i8], channels: usize, taps: usize, at: Weights<'_>) {
     let values = packed.chunks_exact_mut(size_of::<i16>());
     let pairs = taps.div_ceil(2);
     for (i, value) in values.take(channels.div_ceil(NR) * pairs * NR * 2).enumerate() {
@@ -122,14 +120,33 @@ pub(super) unsafe fn finish(row: &Row<'_>, acc: &mut [i32], channel: usize, to: 
 /// `lanes ≤ 16` bytes at `src` are readable.
 #[inline(always)]
 pub(super) unsafe fn load16(src: *const u8, lanes: usize) -> [u8; NR] {
-    if lanes == NR {
-        // SAFETY: 16 readable bytes (contract).
-        return unsafe { src.cast::<[u8; NR]>().read_unaligned() };
+    // Two reads that overlap where there are fewer than 16 or 8 bytes: both hold the same bytes there.
+    // SAFETY: reads end at `lanes` bytes at most (contract).
+    unsafe {
+        match lanes {
+            16.. => src.cast::<[u8; NR]>().read_unaligned(),
+            8.. => {
+                let low = u64::from_le_bytes(src.cast::<[u8; 8]>().read_unaligned());
+                let high =
+                    u64::from_le_bytes(src.add(lanes - 8).cast::<[u8; 8]>().read_unaligned());
+                (u128::from(low) | (u128::from(high) << 64) >> (8 * (16 - lanes))).to_le_bytes()
+            }
+            4.. => {
+                let low = u32::from_le_bytes(src.cast::<[u8; 4]>().read_unaligned());
+                let high =
+                    u32::from_le_bytes(src.add(lanes - 4).cast::<[u8; 4]>().read_unaligned());
+                let both = u64::from(low) | (u64::from(high) << 32) >> (8 * (8 - lanes));
+                u128::from(both).to_le_bytes()
+            }
+            _ => {
+                let mut bytes = [0; NR];
+                for (i, byte) in bytes.iter_mut().enumerate().take(lanes) {
+                    *byte = src.add(i).read();
+                }
+                bytes
+            }
+        }
     }
-    let mut bytes = [0; NR];
-    // SAFETY: `lanes` readable bytes (contract), at most 16.
-    unsafe { std::ptr::copy_nonoverlapping(src, bytes.as_mut_ptr(), lanes) };
-    bytes
 }
 
 struct Portable<const SIGNED: bool>;

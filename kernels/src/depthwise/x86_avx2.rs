@@ -5,8 +5,8 @@
 use std::arch::x86_64::*;
 
 use super::{
-    Kernel, Row,
     pairs::{Pairs, finish, load16, pack, packed_bytes, row},
+    table::{Kernel, Row},
 };
 use crate::epilogue::{NR, Sign, TileOut};
 

@@ -16,7 +16,10 @@
 
 use std::arch::x86_64::*;
 
-use super::{Kernel, Row};
+use super::{
+    Weights,
+    table::{Kernel, Row},
+};
 use crate::{
     KernelError,
     epilogue::{Epilogue, Sign, TileOut, finish_tile, x86_avx512::Requantizer},
@@ -39,7 +42,7 @@ fn packed_bytes(channels: usize, taps: usize) -> Result<usize, KernelError> {
     checked_product("packed weights", &[channels.div_ceil(CHUNK), taps.div_ceil(4), 4 * CHUNK])
 }
 
-fn pack(packed: &mut [i8], channels: usize, taps: usize, at: &dyn Fn(usize, usize) -> i16) {
+fn pack(packed: &mut [i8], channels: usize, taps: usize, at: Weights<'_>) {
     let quads = taps.div_ceil(4);
     for (i, vector) in
         packed.chunks_exact_mut(CHUNK).take(channels.div_ceil(CHUNK) * quads * 4).enumerate()

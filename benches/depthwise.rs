@@ -1,0 +1,152 @@
+//! Depthwise integer convolutions on every ISA of this machine: the layers of MobileNetV2 and EfficientNet-Lite0,
+//! against half the peak of the ISA's dot product instruction in the same process: the peak in multiply-adds.
+//!
+//! The table printed first gives the share of the peak; criterion then tracks the layers one by one.
+#![allow(missing_docs, reason = "criterion's macros define public functions")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a benchmark reports to its caller by panicking and printing"
+)]
+
+#[path = "common/mod.rs"]
+mod common;
+
+use std::sync::Arc;
+
+use common::{best_seconds, output, peak_gops};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use requant_kernels::{
+    Cpu,
+    conv::{Conv, ConvGeometry, ConvSpec, ConvWeights, PackedConv},
+    epilogue::{OutSlice, Sign},
+    par::Serial,
+};
+
+/// A square image, a square kernel, "same" padding.
+#[derive(Clone, Copy)]
+struct Layer {
+    size: usize,
+    channels: usize,
+    kernel: usize,
+    stride: usize,
+    /// Output channels per input channel.
+    multiplier: usize,
+}
+
+const fn layer(size: usize, channels: usize, kernel: usize, stride: usize) -> Layer {
+    Layer { size, channels, kernel, stride, multiplier: 1 }
+}
+
+const LAYERS: [Layer; 22] = [
+    // MobileNetV2
+    layer(112, 32, 3, 1),
+    layer(112, 96, 3, 2),
+    layer(56, 144, 3, 1),
+    layer(56, 144, 3, 2),
+    layer(28, 192, 3, 1),
+    layer(28, 192, 3, 2),
+    layer(14, 384, 3, 1),
+    layer(14, 576, 3, 1),
+    layer(14, 576, 3, 2),
+    layer(7, 960, 3, 1),
+    // EfficientNet-Lite0
+    layer(56, 144, 5, 2),
+    layer(28, 240, 5, 1),
+    layer(28, 240, 3, 2),
+    layer(14, 480, 3, 1),
+    layer(14, 480, 5, 1),
+    layer(14, 672, 5, 1),
+    layer(14, 672, 5, 2),
+    layer(7, 1152, 5, 1),
+    layer(7, 1152, 3, 1),
+    // whole vectors, a multiplier, a kernel that the table of pointers computes
+    layer(56, 128, 3, 1),
+    Layer { multiplier: 2, ..layer(56, 32, 3, 1) },
+    layer(28, 128, 3, 3),
+];
+
+impl Layer {
+    fn out_c(&self) -> usize {
+        self.channels * self.multiplier
+    }
+
+    fn geometry(&self) -> ConvGeometry {
+        ConvGeometry::new(ConvSpec {
+            batch: 1,
+            in_h: self.size,
+            in_w: self.size,
+            in_c: self.channels,
+            out_c: self.out_c(),
+            kernel: [self.kernel; 2],
+            strides: [self.stride; 2],
+            dilations: [1, 1],
+            pads: [self.kernel / 2; 4],
+            groups: self.channels,
+        })
+        .unwrap()
+    }
+
+    fn macs(&self) -> usize {
+        self.geometry().output_len() * self.kernel * self.kernel
+    }
+
+    fn name(&self) -> String {
+        let Self { size, channels, kernel, stride, .. } = self;
+        format!("{kernel}x{kernel}s{stride}-{size}x{size}x{channels}-{}", self.out_c())
+    }
+
+    fn conv(&self, cpu: Cpu) -> impl FnMut() {
+        let geometry = self.geometry();
+        let shape = ConvWeights {
+            out_c: self.out_c(),
+            in_c_per_group: 1,
+            kernel: [self.kernel; 2],
+            groups: self.channels,
+        };
+        let len = shape.out_c * self.kernel * self.kernel;
+        let weights: Vec<i8> = (0..len).map(|i| ((i * 37) >> 2) as i8).collect();
+        let packed = PackedConv::pack(cpu, &weights, shape, None, Sign::U8).unwrap();
+        let bias = vec![0; shape.out_c];
+        let conv = Conv::new(geometry, Arc::new(packed), &bias, 0, &output(shape.out_c)).unwrap();
+        let (input, output) = (geometry.input_len(), geometry.output_len());
+        // Aligned, as activations are in a model's arena.
+        let (mut x, mut y) = (vec![0; input + 64], vec![0; output + 64]);
+        let (x_start, y_start) = (x.as_ptr().align_offset(64), y.as_ptr().align_offset(64));
+        x.iter_mut().enumerate().for_each(|(i, x)| *x = ((i * 91) >> 3) as u8);
+        let mut scratch = vec![0; conv.scratch_bytes(1)];
+        move || {
+            let (x, y) = (&x[x_start..][..input], &mut y[y_start..][..output]);
+            conv.run(&Serial, x, None, OutSlice::Quant8(y), &mut scratch).unwrap()
+        }
+    }
+}
+
+fn table(cpu: Cpu) {
+    let peak = peak_gops(cpu) / 2.0;
+    println!("{}: peak of one core {peak:.0} GMAC/s", cpu.isa());
+    for layer in &LAYERS {
+        let seconds = best_seconds(layer.conv(cpu));
+        let rate = layer.macs() as f64 / seconds / 1e9;
+        let (name, us, share) = (layer.name(), seconds * 1e6, rate / peak * 100.0);
+        println!("  {name:<24} {us:>9.1} us  {rate:>7.1} GMAC/s  {share:>4.0} %");
+    }
+}
+
+fn bench(c: &mut Criterion) {
+    for isa in Cpu::available() {
+        let cpu = Cpu::with_isa(isa).unwrap();
+        table(cpu);
+        let mut group = c.benchmark_group(format!("kernel/depthwise-u8s8-{isa}"));
+        group.sample_size(20);
+        for layer in &LAYERS {
+            group.throughput(Throughput::Elements(layer.macs() as u64));
+            let mut run = layer.conv(cpu);
+            group.bench_function(BenchmarkId::from_parameter(layer.name()), |b| b.iter(&mut run));
+        }
+        group.finish();
+    }
+}
+
+criterion_group!(benches, bench);
+criterion_main!(benches);
