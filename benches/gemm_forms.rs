@@ -194,17 +194,15 @@ fn bench(c: &mut Criterion) {
         group.sample_size(10);
         let shape @ (m, n, k) = (16, 1024, 1024);
         group.throughput(Throughput::Elements(ops(shape) as u64));
-        let mut runs: Vec<(&str, Box<dyn FnMut()>)> = vec![
-            ("hybrid", Box::new(hybrid(cpu, DynamicQuantization::SymmetricPerRow, shape))),
-            ("int16", Box::new(int16(cpu, &Requantize16::HalfEven(vec![1e-5]), shape))),
-            ("weight-only-s8", Box::new(weight_only(cpu, WeightType::S8, shape).1)),
-            ("weight-only-s4", Box::new(weight_only(cpu, WeightType::S4, shape).1)),
-        ];
-        for (form, run) in &mut runs {
-            group.bench_function(BenchmarkId::new(*form, format!("{m}x{n}x{k}")), |b| {
+        let mut bench = |form: &str, run: &mut dyn FnMut()| {
+            group.bench_function(BenchmarkId::new(form, format!("{m}x{n}x{k}")), |b| {
                 b.iter(&mut *run)
             });
-        }
+        };
+        bench("hybrid", &mut hybrid(cpu, DynamicQuantization::SymmetricPerRow, shape));
+        bench("int16", &mut int16(cpu, &Requantize16::HalfEven(vec![1e-5]), shape));
+        bench("weight-only-s8", &mut weight_only(cpu, WeightType::S8, shape).1);
+        bench("weight-only-s4", &mut weight_only(cpu, WeightType::S4, shape).1);
         group.finish();
     }
 }

@@ -6,7 +6,7 @@
 //! ```
 //! Weights are packed as [`crate::gemm`] does for KR = 2: `[N/16] panels × [⌈K/2⌉] pairs × [16] columns × [2]`, s8,
 //! zeros beyond K and N. A pair of products is at most 2·2¹⁵·2⁷ = 2²³ in magnitude, so 255 of them fit an i32 with
-//! room to spare: kernels sum [`kernel::KC`] = 510 values of K in i32 registers and then add these to i64 sums.
+//! room to spare: kernels sum 510 values of K in i32 registers and then add these to i64 sums.
 
 mod kernel;
 mod scalar;
