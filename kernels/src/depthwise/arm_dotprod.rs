@@ -1,4 +1,4 @@
-//! Depthwise kernel, `sdot`: quads of taps, 16 channels of a pixel at a time.
+//! Depthwise kernel, `sdot`: quads of taps, 16 channels of two pixels at a time.
 //!
 //! The bytes of four taps are interleaved by `zip1` and `zip2`, first bytes, then pairs of them, so that each 32-bit
 //! lane holds the four taps of one channel, and channels keep their order. Weights are packed the same way:
@@ -10,8 +10,8 @@
 use std::arch::aarch64::*;
 
 use super::{
+    arm_neon::{Channels, Sums, as_s8, block_bytes, load, offset, row},
     table::{Kernel, Row},
-    arm_neon::{Channels, as_s8, block_bytes, load, offset, row},
 };
 use crate::{
     KernelError,
@@ -26,34 +26,37 @@ impl<const SIGNED: bool> Channels for TapQuads<SIGNED> {
     const WEIGHT: usize = 1;
 
     #[inline(always)]
-    unsafe fn accumulate<const LANES: usize>(
-        table: *const *const u8,
+    unsafe fn accumulate<const READ: u8>(
+        tables: [*const *const u8; 2],
         taps: &[usize],
         at: usize,
         lanes: usize,
         weights: *const i8,
-        mut acc: [int32x4_t; 4],
-    ) -> [int32x4_t; 4] {
+        mut acc: [Sums; 2],
+    ) -> [Sums; 2] {
         // SAFETY: the caller's contract, quad by quad, and the features.
         unsafe {
             for (quad, taps) in taps.chunks_exact(4).enumerate() {
-                let x =
-                    |t: usize| as_s8::<SIGNED>(load::<LANES>((*table.add(taps[t])).add(at), lanes));
-                let [x0, x1, x2, x3] = [x(0), x(1), x(2), x(3)];
-                let as_pairs = |x: int8x16_t| vreinterpretq_s16_s8(x);
-                let low01 = as_pairs(vzip1q_s8(x0, x1));
-                let low23 = as_pairs(vzip1q_s8(x2, x3));
-                let high01 = as_pairs(vzip2q_s8(x0, x1));
-                let high23 = as_pairs(vzip2q_s8(x2, x3));
-                let quads = [
-                    vzip1q_s16(low01, low23),
-                    vzip2q_s16(low01, low23),
-                    vzip1q_s16(high01, high23),
-                    vzip2q_s16(high01, high23),
-                ];
-                for (v, (acc, x)) in acc.iter_mut().zip(quads).enumerate() {
-                    let w = vld1q_s8(weights.add((quad * 4 + v) * NR));
-                    *acc = sdot(*acc, vreinterpretq_s8_s16(x), w);
+                let w = |v: usize| vld1q_s8(weights.add((quad * 4 + v) * NR));
+                let w = [w(0), w(1), w(2), w(3)];
+                for (acc, table) in acc.iter_mut().zip(tables) {
+                    let x = |t: usize| {
+                        as_s8::<SIGNED>(load::<READ>((*table.add(taps[t])).add(at), lanes))
+                    };
+                    let [x0, x1, x2, x3] = [x(0), x(1), x(2), x(3)];
+                    let low01 = vreinterpretq_s16_s8(vzip1q_s8(x0, x1));
+                    let low23 = vreinterpretq_s16_s8(vzip1q_s8(x2, x3));
+                    let high01 = vreinterpretq_s16_s8(vzip2q_s8(x0, x1));
+                    let high23 = vreinterpretq_s16_s8(vzip2q_s8(x2, x3));
+                    let quads = [
+                        vzip1q_s16(low01, low23),
+                        vzip2q_s16(low01, low23),
+                        vzip1q_s16(high01, high23),
+                        vzip2q_s16(high01, high23),
+                    ];
+                    for ((acc, x), w) in acc.iter_mut().zip(quads).zip(w) {
+                        *acc = sdot(*acc, vreinterpretq_s8_s16(x), w);
+                    }
                 }
             }
         }

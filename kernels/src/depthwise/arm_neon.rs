@@ -1,4 +1,4 @@
-//! Depthwise kernels, NEON: 16 channels of a pixel at a time, requantized in registers where the epilogue is a plain
+//! Depthwise kernels, NEON: 16 channels of two pixels at a time, requantized in registers where the epilogue is a plain
 //! `HalfEven`.
 //!
 //! | weights | packed | per 16 channels |
@@ -20,25 +20,40 @@ use crate::{
     error::checked_product,
 };
 
-/// The accumulation of 16 channels of a pixel, of which LANES, or `lanes` if LANES is 0, may be read.
+/// Accumulators of 16 channels.
+pub(super) type Sums = [int32x4_t; 4];
+
+// How 16 channels of a pixel are read, as the argument READ.
+/// All of them exist.
+pub(super) const ALL: u8 = 0;
+/// The first eight do.
+const EIGHT: u8 = 1;
+/// Fewer do, and 16 others before them, so that 16 bytes can be read that end with the pixel.
+const END: u8 = 2;
+/// The pixel has fewer than 16 channels.
+const SHORT: u8 = 3;
+
+/// One ISA's accumulation of 16 channels of two pixels.
 pub(super) trait Channels {
     /// Taps are padded to a multiple of this.
     const TAPS: usize;
     /// Bytes of a weight.
     const WEIGHT: usize;
 
-    /// `acc + Σ_taps x[tap]·w[tap]`; `table` and `taps` as in [`Row`], `weights` of this block.
+    /// `acc + Σ_taps x[tap]·w[tap]` of both pixels, of which `lanes` channels from `at` on exist; tables and `taps` as in
+    /// [`Row`], `weights` of this block.
     ///
     /// # Safety
-    /// The ISA is supported; `table[tap]` points to `at + lanes` readable bytes for every tap; `weights` hold a block.
-    unsafe fn accumulate<const LANES: usize>(
-        table: *const *const u8,
+    /// The ISA is supported; every tap of the tables points to a pixel that [`load`] may read `at` bytes in; `weights`
+    /// hold a block.
+    unsafe fn accumulate<const READ: u8>(
+        tables: [*const *const u8; 2],
         taps: &[usize],
         at: usize,
         lanes: usize,
         weights: *const i8,
-        acc: [int32x4_t; 4],
-    ) -> [int32x4_t; 4];
+        acc: [Sums; 2],
+    ) -> [Sums; 2];
 }
 
 /// [`Kernel::row`] for `C`.
@@ -51,9 +66,10 @@ pub(super) unsafe fn row<C: Channels>(row: &Row<'_>) {
         // SAFETY: same contract.
         unsafe {
             match row.channels - channel {
-                NR.. => block::<C, NR>(row, channel),
-                8 => block::<C, 8>(row, channel),
-                _ => block::<C, 0>(row, channel),
+                NR.. => block::<C, ALL>(row, channel),
+                8 => block::<C, EIGHT>(row, channel),
+                _ if channel > 0 => block::<C, END>(row, channel),
+                _ => block::<C, SHORT>(row, channel),
             }
         }
     }
@@ -62,12 +78,12 @@ pub(super) unsafe fn row<C: Channels>(row: &Row<'_>) {
 /// All pixels of the 16 channels, or the rest of them, that start at `channel`.
 ///
 /// # Safety
-/// That of [`Kernel::row`]; LANES channels are left, or it is 0.
+/// That of [`Kernel::row`]; the channels may be read as READ says.
 #[inline(always)]
-unsafe fn block<C: Channels, const LANES: usize>(row: &Row<'_>, channel: usize) {
+unsafe fn block<C: Channels, const READ: u8>(row: &Row<'_>, channel: usize) {
     let Row { table, channels, epilogue, to, .. } = *row;
     let taps = &row.taps[..row.tap_count.next_multiple_of(C::TAPS)];
-    let lanes = if LANES > 0 { LANES } else { channels - channel };
+    let lanes = (channels - channel).min(NR);
     // SAFETY: blocks, biases and multipliers exist for all channels rounded up to 16; the table and the output are
     // valid for every pixel (contract of `Kernel::row`); NEON is part of the target.
     unsafe {
@@ -80,41 +96,50 @@ unsafe fn block<C: Channels, const LANES: usize>(row: &Row<'_>, channel: usize) 
             vld1q_s32(bias.add(12)),
         ];
         let out = to.out.add(channel * epilogue.element_bytes());
-        let sums = |pixel: usize| {
-            let table = table.add(pixel * row.step);
-            C::accumulate::<LANES>(table, taps, channel, lanes, weights, bias)
-        };
-        if let Some((quant, multiplier)) = epilogue.plain_half_even() {
-            let requantizer = Requantizer::new(quant);
-            let multiplier = multiplier.as_ptr().add(channel);
-            for pixel in 0..row.pixels {
-                requantizer.store(sums(pixel), multiplier, lanes, out.add(pixel * to.ldc));
+        let fused = epilogue
+            .plain_half_even()
+            .map(|(quant, multiplier)| (Requantizer::new(quant), multiplier.as_ptr().add(channel)));
+        for pixel in (0..row.pixels).step_by(2) {
+            // A last pixel without a neighbour is computed, and stored, twice.
+            let both = [pixel, (pixel + 1).min(row.pixels - 1)];
+            let tables = both.map(|pixel| table.add(pixel * row.step));
+            let sums = C::accumulate::<READ>(tables, taps, channel, lanes, weights, [bias; 2]);
+            for (pixel, sums) in both.into_iter().zip(sums) {
+                let out = out.add(pixel * to.ldc);
+                if let Some((requantizer, multiplier)) = fused {
+                    requantizer.store(sums, multiplier, lanes, out);
+                    continue;
+                }
+                let mut spilled = [0i32; NR];
+                for (v, sums) in sums.into_iter().enumerate() {
+                    vst1q_s32(spilled.as_mut_ptr().add(4 * v), sums);
+                }
+                let residual = to.residual.wrapping_add(pixel * to.ldr + channel);
+                let to = TileOut { out, residual, ..to };
+                finish_tile(epilogue, &mut spilled[..lanes], lanes, (channel, lanes), to, |_| 0);
             }
-            return;
-        }
-        for pixel in 0..row.pixels {
-            let mut spilled = [0i32; NR];
-            for (v, sums) in sums(pixel).into_iter().enumerate() {
-                vst1q_s32(spilled.as_mut_ptr().add(4 * v), sums);
-            }
-            let residual = to.residual.wrapping_add(pixel * to.ldr + channel);
-            let to = TileOut { out: out.add(pixel * to.ldc), residual, ..to };
-            finish_tile(epilogue, &mut spilled[..lanes], lanes, (channel, lanes), to, |_| 0);
         }
     }
 }
 
-/// The bytes of 16 channels at `pixel`, zeros beyond LANES, or beyond `lanes` if LANES is 0.
+/// The bytes of 16 channels at `pixel`, zeros beyond `lanes`.
 ///
 /// # Safety
-/// So many bytes are readable, at most 16.
+/// `lanes` bytes are readable, and with END 16 that end with them; with ALL `lanes` is 16, with EIGHT 8.
 #[inline(always)]
-pub(super) unsafe fn load<const LANES: usize>(pixel: *const u8, lanes: usize) -> uint8x16_t {
+pub(super) unsafe fn load<const READ: u8>(pixel: *const u8, lanes: usize) -> uint8x16_t {
+    const PLACES: [u8; NR] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
     // SAFETY: the caller's contract; NEON is part of the target.
     unsafe {
-        match LANES {
-            NR => vld1q_u8(pixel),
-            8 => vcombine_u8(vld1_u8(pixel), vdup_n_u8(0)),
+        match READ {
+            ALL => vld1q_u8(pixel),
+            EIGHT => vcombine_u8(vld1_u8(pixel), vdup_n_u8(0)),
+            END => {
+                // Places past 15 give zeros.
+                let before = NR - lanes;
+                let places = vaddq_u8(vld1q_u8(PLACES.as_ptr()), vdupq_n_u8(before as u8));
+                vqtbl1q_u8(vld1q_u8(pixel.sub(before)), places)
+            }
             _ => vld1q_u8(load16(pixel, lanes).as_ptr()),
         }
     }
@@ -140,30 +165,32 @@ impl<const SIGNED: bool> Channels for TapPairs<SIGNED> {
     const WEIGHT: usize = 1;
 
     #[inline(always)]
-    unsafe fn accumulate<const LANES: usize>(
-        table: *const *const u8,
+    unsafe fn accumulate<const READ: u8>(
+        tables: [*const *const u8; 2],
         taps: &[usize],
         at: usize,
         lanes: usize,
         weights: *const i8,
-        mut acc: [int32x4_t; 4],
-    ) -> [int32x4_t; 4] {
+        mut acc: [Sums; 2],
+    ) -> [Sums; 2] {
         // SAFETY: the caller's contract, pair by pair; NEON is part of the target.
         unsafe {
             for (pair, taps) in taps.chunks_exact(2).enumerate() {
-                let x0 = as_s8::<SIGNED>(load::<LANES>((*table.add(taps[0])).add(at), lanes));
-                let x1 = as_s8::<SIGNED>(load::<LANES>((*table.add(taps[1])).add(at), lanes));
                 let w0 = vld1q_s8(weights.add(pair * 2 * NR));
                 let w1 = vld1q_s8(weights.add((pair * 2 + 1) * NR));
-                let low = vmull_s8(vget_low_s8(x0), vget_low_s8(w0));
-                let low = vmlal_s8(low, vget_low_s8(x1), vget_low_s8(w1));
-                let high = vmlal_high_s8(vmull_high_s8(x0, w0), x1, w1);
-                acc = [
-                    vaddw_s16(acc[0], vget_low_s16(low)),
-                    vaddw_high_s16(acc[1], low),
-                    vaddw_s16(acc[2], vget_low_s16(high)),
-                    vaddw_high_s16(acc[3], high),
-                ];
+                for (acc, table) in acc.iter_mut().zip(tables) {
+                    let x0 = as_s8::<SIGNED>(load::<READ>((*table.add(taps[0])).add(at), lanes));
+                    let x1 = as_s8::<SIGNED>(load::<READ>((*table.add(taps[1])).add(at), lanes));
+                    let low = vmull_s8(vget_low_s8(x0), vget_low_s8(w0));
+                    let low = vmlal_s8(low, vget_low_s8(x1), vget_low_s8(w1));
+                    let high = vmlal_high_s8(vmull_high_s8(x0, w0), x1, w1);
+                    *acc = [
+                        vaddw_s16(acc[0], vget_low_s16(low)),
+                        vaddw_high_s16(acc[1], low),
+                        vaddw_s16(acc[2], vget_low_s16(high)),
+                        vaddw_high_s16(acc[3], high),
+                    ];
+                }
             }
         }
         acc
@@ -178,33 +205,36 @@ impl<const SIGNED: bool> Channels for Wide<SIGNED> {
     const WEIGHT: usize = 2;
 
     #[inline(always)]
-    unsafe fn accumulate<const LANES: usize>(
-        table: *const *const u8,
+    unsafe fn accumulate<const READ: u8>(
+        tables: [*const *const u8; 2],
         taps: &[usize],
         at: usize,
         lanes: usize,
         weights: *const i8,
-        mut acc: [int32x4_t; 4],
-    ) -> [int32x4_t; 4] {
+        mut acc: [Sums; 2],
+    ) -> [Sums; 2] {
         let weights = weights.cast::<i16>();
         // SAFETY: the caller's contract, tap by tap; NEON is part of the target.
         unsafe {
             for (i, &tap) in taps.iter().enumerate() {
-                let x = load::<LANES>((*table.add(tap)).add(at), lanes);
-                let [low, high] = if SIGNED {
-                    let x = vreinterpretq_s8_u8(x);
-                    [vmovl_s8(vget_low_s8(x)), vmovl_high_s8(x)]
-                } else {
-                    [vmovl_u8(vget_low_u8(x)), vmovl_high_u8(x)].map(|x| vreinterpretq_s16_u16(x))
-                };
                 let w0 = vld1q_s16(weights.add(i * NR));
                 let w1 = vld1q_s16(weights.add(i * NR + NR / 2));
-                acc = [
-                    vmlal_s16(acc[0], vget_low_s16(low), vget_low_s16(w0)),
-                    vmlal_high_s16(acc[1], low, w0),
-                    vmlal_s16(acc[2], vget_low_s16(high), vget_low_s16(w1)),
-                    vmlal_high_s16(acc[3], high, w1),
-                ];
+                for (acc, table) in acc.iter_mut().zip(tables) {
+                    let x = load::<READ>((*table.add(tap)).add(at), lanes);
+                    let [low, high] = if SIGNED {
+                        let x = vreinterpretq_s8_u8(x);
+                        [vmovl_s8(vget_low_s8(x)), vmovl_high_s8(x)]
+                    } else {
+                        [vmovl_u8(vget_low_u8(x)), vmovl_high_u8(x)]
+                            .map(|x| vreinterpretq_s16_u16(x))
+                    };
+                    *acc = [
+                        vmlal_s16(acc[0], vget_low_s16(low), vget_low_s16(w0)),
+                        vmlal_high_s16(acc[1], low, w0),
+                        vmlal_s16(acc[2], vget_low_s16(high), vget_low_s16(w1)),
+                        vmlal_high_s16(acc[3], high, w1),
+                    ];
+                }
             }
         }
         acc
