@@ -117,6 +117,12 @@ fn images(cpu: Cpu, channels: usize, flush: Flush) {
         .unwrap()
         .run(&Serial, &x, &mut y)
         .unwrap();
+    let three = PoolShape { kernel: [3, 3], pads: [1; 4], ..shape };
+    MaxPool8::new(cpu, three, Sign::U8).unwrap().run(&Serial, &x, &mut y).unwrap();
+    AveragePool8::new(cpu, three, Sign::S8, (0.1, 2), (0.1, 3), true)
+        .unwrap()
+        .run(&Serial, &x, &mut y)
+        .unwrap();
     MaxPoolF32::new(cpu, shape).unwrap().run(&Serial, words(&mut f), words(&mut g)).unwrap();
     GlobalAveragePool8::new(cpu, [1, 9, channels], Sign::U8, (0.1, 2), (0.1, 3))
         .unwrap()

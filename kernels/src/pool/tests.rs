@@ -148,6 +148,29 @@ fn large_pools_are_split_without_a_seam() {
     assert_eq!(y, z);
 }
 
+/// Windows that hold nothing but padding give real 0, or the smallest code.
+#[test]
+fn an_empty_image_pools_to_padding() {
+    let s = PoolShape {
+        batch: 1,
+        height: 0,
+        width: 9,
+        channels: 64,
+        kernel: [1, 1],
+        stride: [1, 1],
+        dilation: [1, 1],
+        pads: [1, 0, 0, 0],
+        out: [1, 9],
+    };
+    for cpu in cpus() {
+        let (mut max, mut mean) = (vec![9; s.out_len()], vec![9; s.out_len()]);
+        MaxPool8::new(cpu, s, Sign::U8).unwrap().run(&Serial, &[], &mut max).unwrap();
+        let average = AveragePool8::new(cpu, s, Sign::U8, (0.1, 3), (0.1, 5), false);
+        average.unwrap().run(&Serial, &[], &mut mean).unwrap();
+        assert!(max.iter().all(|&v| v == 0) && mean.iter().all(|&v| v == 5));
+    }
+}
+
 #[test]
 fn unusable_shapes_are_refused() {
     let s = PoolShape {

@@ -66,8 +66,8 @@ pub(super) struct Run<'a> {
 impl Run<'_> {
     /// The end of the furthest of `channels` long taps of all windows.
     pub(super) fn reach(&self, channels: usize) -> usize {
-        let last = self.taps.iter().max().map_or(0, |&tap| tap + channels);
-        (self.columns.len() - 1) * self.step + last
+        let step = (self.columns.len() - 1) * self.step;
+        self.taps.iter().max().map_or(0, |&tap| step + tap + channels)
     }
 }
 

@@ -64,8 +64,8 @@ impl ResizeShape {
         let Self { batch, height, width, channels, out, scales } = *self;
         checked_product("the resized tensor", &[batch, height, width, channels, 4])?;
         checked_product("the resize output", &[batch, out[0], out[1], channels, 4])?;
-        if [height, width].iter().chain(&out).any(|&n| n > LIMIT) {
-            return Err(KernelError::invalid("a side of an image", LIMIT, "at most 2^24"));
+        if let Some(n) = [height, width].iter().chain(&out).find(|&&n| n > LIMIT) {
+            return Err(KernelError::invalid("a side of an image", n, "at most 2^24"));
         }
         if (height == 0 || width == 0) && self.out_len() > 0 {
             return Err(KernelError::invalid("the resized image", "empty", "at least one pixel"));
