@@ -83,7 +83,7 @@ pub(crate) unsafe fn requantize_tile<const MR: usize, const NV: usize>(
         let requantizer = Requantizer::new(quant);
         let m = [_mm256_loadu_ps(multiplier), _mm256_loadu_ps(multiplier.add(8))];
         for_each_row!(r < MR {
-            if r % 2 == 0 {
+            if r.is_multiple_of(2) {
                 let next = if r + 1 < MR { r + 1 } else { r };
                 let bytes = requantizer.bytes([acc[r][0], acc[next][0]], m);
                 store16(out.add(r * ldc), _mm256_castsi256_si128(bytes), cols);

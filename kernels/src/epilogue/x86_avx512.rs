@@ -93,7 +93,7 @@ pub(crate) unsafe fn requantize_tile<const MR: usize, const NV: usize>(
         let rows = if NV > 2 { 1 } else { 4 / NV };
         let full = cols == NV * NR;
         for_each_row!(r < MR {
-            if r % rows == 0 {
+            if r.is_multiple_of(rows) {
                 let at = |i: usize| if NV > 2 { (r, i % NV) } else { ((r + i / NV).min(MR - 1), i % NV) };
                 let [(r0, v0), (r1, v1), (r2, v2), (r3, v3)] = [at(0), at(1), at(2), at(3)];
                 let lanes = requantizer.bytes(
