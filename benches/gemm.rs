@@ -1,7 +1,8 @@
 //! Integer GEMM on every ISA of this machine, against the peak of its dot product instruction in the same process.
 //!
-//! The table printed first gives GOP/s and the share of the peak (a multiply and an add are two operations);
-//! criterion then tracks the shapes one by one. Outputs are requantized to u8.
+//! The tables printed first give GOP/s and the share of the peak (a multiply and an add are two operations): of shapes
+//! with outputs requantized to u8, from u8 and s8 activations and on two threads; of single rows, which read the weights
+//! once, as the share of the read bandwidth; and of epilogues at K = 256. Criterion then tracks the shapes one by one.
 #![allow(missing_docs, reason = "criterion's macros define public functions")]
 #![allow(
     clippy::unwrap_used,
@@ -14,17 +15,17 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{best_seconds, output, peak_gops};
+use common::{best_seconds, output, peak_gops, read_gbps};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use requant_kernels::{
     Cpu,
-    epilogue::{OutSlice, Sign},
+    epilogue::{FixedPoint, OutSlice, Output, Requantize, Residual, Sign},
     gemm::{Gemm, PackedB},
-    par::Serial,
+    par::{Parallel, RayonPool, Serial},
 };
 
 /// (M, N, K): transformers, ResNet-50, single rows, and the 1×1 convolutions of EfficientNet-Lite0 and MobileNetV2.
-const SHAPES: [(usize, usize, usize); 20] = [
+const SHAPES: [(usize, usize, usize); 21] = [
     (16, 1024, 1024),
     (128, 768, 768),
     (384, 3072, 768),
@@ -32,6 +33,7 @@ const SHAPES: [(usize, usize, usize); 20] = [
     (3136, 64, 576),
     (196, 512, 4608),
     (1024, 1024, 1024),
+    (2048, 2048, 2048),
     (1, 1024, 1024),
     (1, 4096, 4096),
     (12544, 16, 32),
@@ -47,38 +49,119 @@ const SHAPES: [(usize, usize, usize); 20] = [
     (49, 1280, 320),
 ];
 
-fn gemm(cpu: Cpu, (m, n, k): (usize, usize, usize)) -> impl FnMut() {
-    let b: Vec<i8> = (0..k * n).map(|i| ((i * 37) >> 2) as i8).collect();
-    let a: Vec<u8> = (0..m * k).map(|i| ((i * 91) >> 3) as u8).collect();
-    let packed = PackedB::pack(cpu, &b, k, n, false, None, Sign::U8).unwrap();
-    let gemm = Gemm::new(Arc::new(packed), &vec![0; n], &output(n)).unwrap();
-    let mut c = vec![0; m * n];
-    move || gemm.run(&Serial, m, &a, k, None, OutSlice::Quant8(&mut c), n).unwrap()
+/// What a GEMM is timed with.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Case {
+    U8,
+    S8,
+    ZeroPoints,
+    I32,
+    F32,
+    Residual,
+    TfliteDouble,
+    TfliteSingle,
 }
 
-fn table(cpu: Cpu) {
+impl Case {
+    fn output(self, n: usize) -> Output {
+        let fixed =
+            (0..n).map(|n| FixedPoint::from_real(1e-4 + n as f64 * 1e-7).unwrap()).collect();
+        let mut quant8 = output(n);
+        let Output::Quant8 { requantize, residual, .. } = &mut quant8 else { return quant8 };
+        match self {
+            Self::I32 => return Output::I32,
+            Self::F32 => return Output::F32 { scales: vec![0.1; n] },
+            Self::TfliteDouble => *requantize = Requantize::TfliteDouble(fixed),
+            Self::TfliteSingle => *requantize = Requantize::TfliteSingle(fixed),
+            Self::Residual => {
+                *residual = Some(Residual {
+                    sign: Sign::U8,
+                    conv_is_lhs: true,
+                    scale_a: 0.7,
+                    scale_b: 0.6,
+                    offset: 3.0,
+                    min: 0,
+                    max: 255,
+                });
+            }
+            Self::U8 | Self::S8 | Self::ZeroPoints => {}
+        }
+        quant8
+    }
+}
+
+fn gemm(
+    cpu: Cpu,
+    par: &dyn Parallel,
+    (m, n, k): (usize, usize, usize),
+    case: Case,
+) -> impl FnMut() {
+    let b: Vec<i8> = (0..k * n).map(|i| ((i * 37) >> 2) as i8).collect();
+    let a: Vec<u8> = (0..m * k).map(|i| ((i * 91) >> 3) as u8).collect();
+    let sign = if case == Case::S8 { Sign::S8 } else { Sign::U8 };
+    let zero: Option<&[i32]> = (case == Case::ZeroPoints).then_some(&[3]);
+    let packed = PackedB::pack(cpu, &b, k, n, false, zero, sign).unwrap();
+    let gemm = Gemm::new(Arc::new(packed), &vec![0; n], &case.output(n)).unwrap();
+    let other = vec![7; m * n];
+    let (mut bytes, mut ints, mut floats) = (vec![0; m * n], vec![0; m * n], vec![0.0; m * n]);
+    move || {
+        let out = match case {
+            Case::I32 => OutSlice::I32(&mut ints),
+            Case::F32 => OutSlice::F32(&mut floats),
+            _ => OutSlice::Quant8(&mut bytes),
+        };
+        let residual = (case == Case::Residual).then_some((&*other, n));
+        gemm.run(par, m, &a, k, residual, out, n).unwrap();
+    }
+}
+
+fn table(cpu: Cpu, two: &dyn Parallel) {
     let peak = peak_gops(cpu);
+    let gops = |par, shape: (usize, usize, usize), case| {
+        let seconds = best_seconds(gemm(cpu, par, shape, case));
+        2.0 * (shape.0 * shape.1 * shape.2) as f64 / seconds / 1e9
+    };
     println!("{}: peak of one core {peak:.0} GOP/s", cpu.isa());
-    for (m, n, k) in SHAPES {
-        let seconds = best_seconds(gemm(cpu, (m, n, k)));
-        let gops = 2.0 * (m * n * k) as f64 / seconds / 1e9;
-        println!(
-            "  {m:>5} x {n:>4} x {k:>4}  {:>9.1} us  {gops:>7.0} GOP/s  {:>4.0} %",
-            seconds * 1e6,
-            gops / peak * 100.0
+    for shape @ (m, n, k) in SHAPES {
+        let u8s8 = gops(&Serial, shape, Case::U8);
+        let (s8s8, both) = (gops(&Serial, shape, Case::S8), gops(two, shape, Case::U8));
+        print!(
+            "  {m:>5} x {n:>4} x {k:>4}  {u8s8:>7.0} GOP/s  {:>4.0} %   s8 {:.2}x   2 threads {:.2}x",
+            u8s8 / peak * 100.0,
+            s8s8 / u8s8,
+            both / u8s8
         );
+        if m == 1 {
+            let (weights, read) = (u8s8 / 2.0, read_gbps(cpu, n * k));
+            print!("   {weights:.0} of {read:.0} GB/s");
+        }
+        println!();
+    }
+    for case in [
+        Case::U8,
+        Case::ZeroPoints,
+        Case::I32,
+        Case::F32,
+        Case::Residual,
+        Case::TfliteDouble,
+        Case::TfliteSingle,
+    ] {
+        let gops = gops(&Serial, (392, 256, 256), case);
+        println!("  392 x 256 x 256  {case:?}: {gops:.0} GOP/s  {:.0} %", gops / peak * 100.0);
     }
 }
 
 fn bench(c: &mut Criterion) {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+    let two = RayonPool::new(Arc::new(pool));
     for isa in Cpu::available() {
         let cpu = Cpu::with_isa(isa).unwrap();
-        table(cpu);
+        table(cpu, &two);
         let mut group = c.benchmark_group(format!("kernel/gemm-u8s8-{isa}"));
         group.sample_size(20);
         for (m, n, k) in SHAPES {
             group.throughput(Throughput::Elements(2 * (m * n * k) as u64));
-            let mut run = gemm(cpu, (m, n, k));
+            let mut run = gemm(cpu, &Serial, (m, n, k), Case::U8);
             group.bench_function(BenchmarkId::from_parameter(format!("{m}x{n}x{k}")), |b| {
                 b.iter(&mut run)
             });

@@ -73,12 +73,12 @@ pub(crate) fn read_gbps(cpu: Cpu, bytes: usize) -> f64 {
     let seconds = best_seconds(|| {
         #[cfg(target_arch = "x86_64")]
         match cpu.isa() {
-            // SAFETY: a `Cpu` of these ISAs proves the features.
             requant_kernels::Isa::Avx512Vnni | requant_kernels::Isa::Avx512Bw => {
+                // SAFETY: a `Cpu` of these ISAs proves the features.
                 return unsafe { x86::read512(&data) };
             }
-            // SAFETY: as above.
             requant_kernels::Isa::AvxVnni | requant_kernels::Isa::Avx2 => {
+                // SAFETY: as above.
                 return unsafe { x86::read256(&data) };
             }
             _ => {}

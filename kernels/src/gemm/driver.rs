@@ -29,7 +29,7 @@ const SMALL_B_BYTES: usize = 128 * 1024;
 const WIDE_K: usize = 1024;
 
 /// Rows from which on it pays to widen a panel for them.
-const WIDE_ROWS: usize = 12;
+const WIDE_ROWS: usize = 24;
 
 /// Packed weights and the epilogue of their columns.
 #[derive(Clone, Copy)]
@@ -256,16 +256,23 @@ impl Split {
         let in_cache = (A_BLOCK_BYTES / k / ROW_STEP * ROW_STEP).max(ROW_STEP);
         let macs = m.saturating_mul(layout.n).saturating_mul(k);
         let most = if threads == 1 { 1 } else { (macs / TASK_MACS).clamp(1, 4 * threads) };
-        let candidates =
+        let shapes =
             (1..=most).flat_map(|across| (1..=most / across).map(move |down| (down, across)));
-        let (_, rows, panels) = candidates
+        let (_, rows, panels) = shapes
             .map(|(down, across)| {
                 let rows = m.div_ceil(down).next_multiple_of(ROW_STEP).min(in_cache).min(m).max(1);
                 let panels = all_panels.div_ceil(across).next_multiple_of(4).min(all_panels).max(1);
-                // The time of the last thread to finish, in MACs, if all tasks are as long as the first.
-                let tasks = m.div_ceil(rows) * all_panels.div_ceil(panels);
-                let task = (rows * panels * NR).saturating_mul(k).saturating_add(TASK_MACS / 4);
-                (tasks.div_ceil(threads).saturating_mul(task), rows, panels)
+                // How long the last thread takes: tasks are equal but for the last rows, which matters unless every
+                // thread gets the same number of tasks of each rows.
+                let (down, across) = (m.div_ceil(rows), all_panels.div_ceil(panels));
+                let tasks = (down * across).div_ceil(threads);
+                let rows_of_all = if across.is_multiple_of(threads) {
+                    across / threads * m
+                } else {
+                    tasks * rows
+                };
+                let macs = rows_of_all.saturating_mul(panels * NR).saturating_mul(k);
+                (macs.saturating_add(tasks * TASK_MACS / 4), rows, panels)
             })
             .min()
             .unwrap_or((0, m.max(1), all_panels.max(1)));
