@@ -402,7 +402,7 @@ impl Split {
         let row_bytes = spec.in_w * spec.out_c * spec.strides[0];
         let for_cache = out_h.div_ceil((BAND_BYTES / row_bytes.max(1)).max(BAND_ROWS));
         let bands = (out_h / BAND_ROWS).min(wanted.div_ceil(spec.batch)).max(for_cache).max(1);
-        let groups = wanted.div_ceil(spec.batch * bands).min(chunks);
+        let groups = (wanted / (spec.batch * bands)).clamp(1, chunks.max(1));
         Self { bands, groups, batch: spec.batch, out_h, chunks }
     }
 
