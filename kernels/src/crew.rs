@@ -186,10 +186,10 @@ impl Shared {
             // SAFETY: this helper is inside an open job, so that the caller neither writes it nor lets the function go
             // before the helper leaves.
             let job = unsafe { *self.job.get() };
-            if let Some(Job { tasks, task }) = job {
-                if catch_unwind(AssertUnwindSafe(|| self.work(tasks, task))).is_err() {
-                    self.panicked.store(true, Ordering::Relaxed);
-                }
+            if let Some(Job { tasks, task }) = job
+                && catch_unwind(AssertUnwindSafe(|| self.work(tasks, task))).is_err()
+            {
+                self.panicked.store(true, Ordering::Relaxed);
             }
             self.state.fetch_sub(1, Ordering::Release);
         }
@@ -243,7 +243,8 @@ impl Waiting {
     fn is_over(&mut self) -> bool {
         std::hint::spin_loop();
         self.rounds += 1;
-        self.rounds.is_multiple_of(64) && self.since.get_or_insert_with(Instant::now).elapsed() > SPIN
+        self.rounds.is_multiple_of(64)
+            && self.since.get_or_insert_with(Instant::now).elapsed() > SPIN
     }
 }
 
