@@ -1,4 +1,5 @@
 //! What the benchmarks of the integer kernels share.
+#![allow(dead_code, reason = "not every bench asks everything")]
 
 use std::{hint::black_box, time::Instant};
 
@@ -116,24 +117,6 @@ mod x86 {
                 unsafe {
                     asm!("vpdpbusd {0}, {1}, {2}", inout(zmm_reg) *acc, in(zmm_reg) a, in(zmm_reg) b,
                          options(pure, nomem, nostack, preserves_flags));
-                }
-            }
-        }
-        black_box(acc);
-    }
-
-    /// # Safety
-    /// AVX-VNNI is supported.
-    #[target_feature(enable = "avx2,avxvnni")]
-    pub(super) unsafe fn avxvnni(rounds: usize) {
-        let (a, b) = (black_box(_mm256_set1_epi8(1)), black_box(_mm256_set1_epi8(2)));
-        let mut acc = [_mm256_setzero_si256(); 12];
-        for _ in 0..rounds {
-            for acc in &mut acc {
-                // SAFETY: as above.
-                unsafe {
-                    asm!("{{vex}} vpdpbusd {0}, {1}, {2}", inout(ymm_reg) *acc, in(ymm_reg) a,
-                         in(ymm_reg) b, options(pure, nomem, nostack, preserves_flags));
                 }
             }
         }

@@ -5,7 +5,9 @@ use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
 use crate::cpu::Cpu;
 use crate::error::{KernelError, check_len};
-use crate::multiversion::{Tier, tier};
+#[cfg(target_arch = "x86_64")]
+use crate::multiversion::Tier;
+use crate::multiversion::tier;
 use crate::par::Parallel;
 use crate::split::{self, TASK_BYTES};
 

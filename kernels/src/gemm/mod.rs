@@ -12,6 +12,7 @@ mod arm_dotprod;
 mod arm_i8mm;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 mod arm_neon;
+mod dot;
 mod driver;
 mod dynamic;
 pub(crate) mod kernel;

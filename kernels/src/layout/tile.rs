@@ -8,7 +8,9 @@
 use wide::{u8x16, u16x8, u32x4};
 
 use crate::cpu::Cpu;
-use crate::multiversion::{Tier, tier};
+#[cfg(target_arch = "x86_64")]
+use crate::multiversion::Tier;
+use crate::multiversion::tier;
 use crate::simd::{Bytes, blocks};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Bytes16, Bytes32, Bytes64};
