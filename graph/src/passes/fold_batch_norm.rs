@@ -156,7 +156,14 @@ fn affine(
     channels: &Channels,
 ) -> Result<Affine, &'static str> {
     let affine = match op(graph, node) {
-        Some(Op::BatchNorm { epsilon, .. }) => {
+        Some(Op::BatchNorm { epsilon, layout }) => {
+            let axis = match layout {
+                Layout::ChannelsFirst => 1,
+                Layout::ChannelsLast => channels.rank.saturating_sub(1),
+            };
+            if axis != channels.axis {
+                return Err("the normalized channels are not those that the product makes");
+            }
             let vector = |i| {
                 constant_operand(graph, node, i)
                     .filter(|t| t.dims() == [channels.count])
