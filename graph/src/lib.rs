@@ -1,6 +1,6 @@
 //! The requant graph: types, the graph and its patches, the reference interpreter, passes, lowering
 //! and execution.
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
 mod apply;
 mod convert;

@@ -5,9 +5,10 @@
 use proptest::prelude::*;
 use requant_graph::pass::{Level, Pass, PassReport, Pipeline, PipelineOptions};
 use requant_graph::passes::{
-    FoldActivation, FoldBatchNorm, FoldConstants, FoldDequantized, FoldPad, Layout, RemoveIdentity,
+    Dce, FoldActivation, FoldBatchNorm, FoldConstants, FoldDequantized, FoldPad, Layout,
+    RemoveIdentity,
 };
-use requant_graph::{Graph, reference};
+use requant_graph::{Graph, NodeKind, Outlet, reference};
 use requant_ir::{Model, Tensor};
 use std::fmt::Write;
 
@@ -273,6 +274,31 @@ proptest! {
         for pass in each {
             check(vec![pass], &PipelineOptions::default(), &text, &x, 0.0)?;
         }
+    }
+
+    /// Of a net with most of its outputs taken away, what is left is what the others need.
+    #[test]
+    fn dead_code_goes_and_nothing_else(program in program(), kept in any::<prop::sample::Index>()) {
+        let (text, x) = net(&program, true);
+        let mut model = Model::parse_text(&text).unwrap();
+        let all = model.graphs[0].outputs.clone();
+        model.graphs[0].outputs = vec![*kept.get(&all)];
+        let mut graph = Graph::from_model(&model).unwrap();
+        let before = outputs(&graph, &x);
+        Pipeline::new(vec![&Dce]).run(&mut graph, &PipelineOptions::default()).unwrap();
+        graph.verify().unwrap();
+        for id in graph.topo() {
+            let node = graph.node(id);
+            let mut results = (0..node.outputs.len() as u16).map(|slot| Outlet { node: id, slot });
+            let is_read = results.any(|o| graph.is_output(o) || !graph.consumers(o).is_empty());
+            prop_assert!(is_read || matches!(node.kind, NodeKind::Input), "{}", graph.to_model());
+        }
+        for (a, b) in before.iter().zip(outputs(&graph, &x)) {
+            prop_assert!(a.dims() == b.dims() && a.bytes() == b.bytes(), "{}", graph.to_model());
+        }
+        let after = graph.to_model().to_string();
+        Pipeline::new(vec![&Dce]).run(&mut graph, &PipelineOptions::default()).unwrap();
+        prop_assert_eq!(graph.to_model().to_string(), after);
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod import;
 mod limits;
 mod model;
 mod names;
+mod npy;
 pub mod npz;
 mod op;
 mod proto;

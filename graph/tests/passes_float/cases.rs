@@ -110,12 +110,22 @@ fn remove_identity() {
 
 #[test]
 fn dce() {
-    // Graphs drop what is dead when they are made, so make something dead.
-    let text = model("f32[2]", "%y", "%y = relu(%x)");
+    let text = model(
+        "f32[2]",
+        "%y",
+        "const %c: f32[2] = [1.0, 2.0]
+         %dead = neg(%x)
+         %deader = add(%dead, %c)
+         %shared = abs(%x)
+         %unread = exp(%shared)
+         %y = relu(%shared)",
+    );
     let mut graph = super::graph(&text);
-    let report = super::run(&Dce, &mut graph);
-    assert_eq!(report.runs.len(), 1);
-    assert_eq!(graph.len(), 2);
+    let before = super::outputs(&graph);
+    super::run(&Dce, &mut graph);
+    graph.verify().unwrap();
+    assert_eq!(super::outputs(&graph), before);
+    insta::assert_snapshot!(graph.to_model().to_string());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::{graph, model, refused, run};
 use requant_graph::pass::{Pass, Pipeline, PipelineOptions};
 use requant_graph::passes::{
-    FoldActivation, FoldBatchNorm, FoldConstants, FoldPad, Layout, RemoveIdentity,
+    FoldActivation, FoldBatchNorm, FoldConstants, FoldDequantized, FoldPad, Layout, RemoveIdentity,
 };
 use requant_ir::Limits;
 
@@ -34,6 +34,13 @@ fn fold_constants() {
                  const %n: s64[1] = [2000000000]
                  %y = tile(%a, %n)",
             ),
+            (
+                "the work in multiplications",
+                "%y",
+                "const %a: f32[500, 500] = fill(0.5)
+                 const %b: f32[500, 500] = fill(2.0)
+                 %y = matmul(%a, %b)",
+            ),
         ],
     );
 }
@@ -63,6 +70,80 @@ fn fold_constants_stays_within_the_derived_bytes() {
     let report = Pipeline::new(vec![&FoldConstants]).run(&mut graph, &options).unwrap();
     assert_eq!(report.patches.len(), 1);
     assert!(report.refusals[0].reason.contains("derived_bytes"), "{:?}", report.refusals);
+}
+
+#[test]
+fn fold_dequantized_stays_within_the_derived_bytes() {
+    let text = model(
+        "f32[1000]",
+        "%y",
+        "const %w: s8<s=0.5>[1000] = fill(3)
+         %d = dequantize(%w)
+         %y = mul(%x, %d)",
+    );
+    let options = |derived_bytes| PipelineOptions {
+        limits: Limits { derived_bytes, ..Limits::default() },
+        ..Default::default()
+    };
+    // The stored constant makes room for a fourth of the float one.
+    let mut small = graph(&text);
+    let report = Pipeline::new(vec![&FoldDequantized]).run(&mut small, &options(2999)).unwrap();
+    assert_eq!(report.patches, []);
+    assert!(report.refusals[0].reason.contains("derived_bytes"), "{:?}", report.refusals);
+    let mut large = graph(&text);
+    let report = Pipeline::new(vec![&FoldDequantized]).run(&mut large, &options(3000)).unwrap();
+    assert_eq!(report.patches.len(), 1);
+}
+
+#[test]
+fn fold_batch_norm_needs_constant_f32_vectors() {
+    let refuses =
+        |reason: &str, x: &str, body: &str| all_refused(&FoldBatchNorm, x, &[(reason, "%y", body)]);
+    let scale = "const %k: f32[] = [2.0]\n%y = mul(%c, %k)";
+    let after = |body: &str| format!("{body}\n{scale}");
+    refuses(
+        "the rank is not known",
+        "f32[*]",
+        &after("const %w: f32[4, 2] = fill(0.5)\n%c = matmul(%x, %w)"),
+    );
+    refuses(
+        "the extents of the weights are not known",
+        "f32[n, m]",
+        &after("const %a: f32[2, 4] = fill(0.5)\n%c = matmul(%a, %x)"),
+    );
+    refuses(
+        "the weights are not a matrix",
+        "f32[2, 3, 4]",
+        &after("const %w: f32[2, 4, 2] = fill(0.5)\n%c = matmul(%x, %w)"),
+    );
+    refuses(
+        "not constants of one per channel",
+        "f32[1, 3, 4, 4]",
+        "const %w: f32[2, 3, 1, 1] = fill(0.5)
+         const %q: s8<s=0.5>[2] = [1, 2]
+         const %one: f32[2] = [1.0, 1.0]
+         %c = conv(%x, %w) {strides = [1, 1]}
+         %s = dequantize(%q)
+         %y = batch_norm(%c, %s, %one, %one, %one)",
+    );
+    refuses(
+        "the weights are not f32",
+        "f16[1, 3, 4, 4]",
+        "const %w: f16[2, 3, 1, 1] = fill(0.5)
+         const %one: f16[2] = [1.0, 2.0]
+         %c = conv(%x, %w) {strides = [1, 1]}
+         %y = batch_norm(%c, %one, %one, %one, %one)",
+    );
+    refuses(
+        "the bias is not an f32 constant of one per channel",
+        "f32[1, 3, 4, 4]",
+        &after(
+            "const %w: f32[2, 3, 1, 1] = fill(0.5)
+             const %q: s32<s=0.5>[2] = [1, 2]
+             %b = dequantize(%q)
+             %c = conv(%x, %w, %b) {strides = [1, 1]}",
+        ),
+    );
 }
 
 #[test]
@@ -150,6 +231,20 @@ fn fold_pad() {
                 "%p = pad(%x, %pads)",
                 "%s = shape(%x)\n%t = concat(%s, %s) {axis = 0}\n%p = pad(%x, %t)",
             ),
+        ),
+        (
+            "the padding value is not constant",
+            conv(sides, ", %v)", "")
+                .replace("%p =", "%v = reduce_max(%x) {axes = [0, 1, 2, 3]}\n%p ="),
+        ),
+        (
+            "the axes are not constant",
+            conv(sides, ", _, %axes)", "").replace("%p =", "%axes = shape(%x)\n%p ="),
+        ),
+        (
+            "the channel axis is padded",
+            conv("[0, 0, 0, 1, 0, 0, 0, 0]", ")", ", layout = channels_last")
+                .replace("[1, 1, 2, 2]", "[1, 5, 1, 1]"),
         ),
         (
             "not the lowest",

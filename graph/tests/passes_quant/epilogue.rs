@@ -85,6 +85,15 @@ fn requantization_is_refused() {
     refuses(&scaled("out = s32<s=0.002>"), &FuseRequantize, "is not the product");
     let clamped = format!("out = s32<s={:e}>, clamp = [0, 1000]", 0.05f32 * 0.02f32);
     refuses(&scaled(&clamped), &FuseRequantize, "the accumulator is clamped");
+    let residual = graph(
+        "(%x: u8<s=0.05, z=120>[1, 2, 3, 3], %o: u8<s=0.07>[1, 2, 3, 3]) -> (%y)",
+        &format!(
+            "{CONV}
+            %a = qconv(%x, %w, %b, %o) {{strides = [1, 1], out = u8<s=0.1, z=20>, residual = u8<s=0.3, z=4>}}
+            %y = requantize(%a) {{out = u8<s=0.2, z=20>}}"
+        ),
+    );
+    refuses(&residual, &FuseRequantize, "has a residual added to it");
 }
 
 #[test]

@@ -258,6 +258,8 @@ fn refuses_weights() {
         %y = conv(%d, %w) {strides = [1, 1]}",
     );
     refuses(&varying, &FuseQdq, "the weights are not constant");
+    let tiny = "const %w: f32[2, 2, 1, 1] = fill(1e-40)";
+    refuses(&conv(tiny, B), &FuseQdq, "a scale of the weights is not a normal number");
 }
 
 #[test]
@@ -280,6 +282,16 @@ fn refuses_biases() {
         %y = gemm(%d, %w, %b)",
     );
     refuses(&matrix, &FuseQdq, "the bias is not a vector");
+    let blocks = graph(
+        "(%x: s8<s=0.05>[2, 2]) -> (%y)",
+        "const %qw: s8<s=0.02>[2, 4] = fill(1)
+        const %qb: s32<axis=0, block=2, s=[0.001, 0.002], z=[0, 0]>[4] = [1, 2, 3, 4]
+        %d = dequantize(%x)
+        %w = dequantize(%qw)
+        %b = dequantize(%qb)
+        %y = gemm(%d, %w, %b)",
+    );
+    refuses(&blocks, &FuseQdq, "quantized along another axis");
     let fine = graph(
         "(%x: s8<s=1>[2, 2]) -> (%y)",
         "const %qw: s8<s=1>[2, 2] = [1, 2, 3, 4]

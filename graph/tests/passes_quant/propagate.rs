@@ -271,4 +271,24 @@ fn refusals() {
         &PropagateQdq,
         "in the padding altogether",
     );
+    let rows = "s8<axis=0, s=[0.5, 0.25], z=[0, 0]>";
+    refuses(
+        &graph(
+            &format!("(%x: {rows}[2, 2]) -> (%y)"),
+            "const %pads: s64[4] = [0, 1, 0, 0]
+            %d = dequantize(%x)
+            %y = pad(%d, %pads)",
+        ),
+        &PropagateQdq,
+        "padding of a tensor with more than one scale",
+    );
+    refuses(
+        &graph(
+            &format!("(%x: {rows}[2, 1, 4, 4]) -> (%y)"),
+            "%d = dequantize(%x)
+            %y = max_pool(%d) {kernel = [2, 2]}",
+        ),
+        &PropagateQdq,
+        "max pooling with more than one scale",
+    );
 }

@@ -541,6 +541,27 @@ fn qlinear_concat_converts_what_differs() {
 }
 
 #[test]
+fn qlinear_where_converts_what_differs() {
+    let net = quantized(&[2])
+        .input("c", DType::Bool, &[1])
+        .input("v", DType::U8, &[2])
+        .node(
+            "com.microsoft.QLinearWhere",
+            &["c", "q", "s", "z", "v", "t", "u", "s", "z"],
+            &["o"],
+            vec![],
+        )
+        .output("o");
+    let g = net.ok();
+    assert_eq!(
+        g.lines()[1..],
+        ["v/reinterpret = reinterpret(v)", "o/1 = lut(v/reinterpret)", "o = where(c, q, o/1)"]
+    );
+    assert!(matches!(&g.node("n_o/1").op, Op::Lut { out, .. } if *out == s8(0.5, 3)));
+    assert_eq!(g.node("n_o").op, Op::Where);
+}
+
+#[test]
 fn qlinear_softmax() {
     let net = |attrs| {
         quantized(&[2, 3])

@@ -127,6 +127,7 @@ fn microsoft(op_type: &str) -> Option<Reader> {
             "QLinearLeakyRelu" => qlinear::leaky_relu,
             "QLinearConcat" => qlinear::concat,
             "QLinearSoftmax" => qlinear::softmax,
+            "QLinearWhere" => qlinear::select,
             _ => return None,
         }),
     })

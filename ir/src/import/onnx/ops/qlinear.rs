@@ -259,16 +259,38 @@ pub(super) fn concat(cx: &mut Cx<'_, '_>) -> Result<(), Failure> {
     for part in parts.chunks_exact(3) {
         let x = req(part[0], "X")?;
         rank = rank.or(cx.rank(x));
-        let x_elem = operand(cx, x, part[1], part[2])?;
-        let value = cx.quantized(x, &x_elem)?;
-        inputs.push(if x_elem == elem {
-            value
-        } else {
-            let table = conversion(&x_elem, &elem)?;
-            cx.step(Op::Lut { table, out: elem.clone() }, vec![value])?
-        });
+        inputs.push(converted(cx, x, part[1], part[2], &elem)?);
     }
     cx.done(Op::Concat { axis }, inputs, Info::new(elem, rank))
+}
+
+/// Operands of another type than the result's are converted, whether they are chosen or not.
+pub(super) fn select(cx: &mut Cx<'_, '_>) -> Result<(), Failure> {
+    let [c, x, xs, xz, y, ys, yz, zs, zz] = cx.take()?;
+    let (c, x, y) = (req(c, "condition")?, req(x, "X")?, req(y, "Y")?);
+    let elem = out(cx, zs, zz, cx.dtype(x))?;
+    let rank = broadcast(broadcast(cx.rank(c), cx.rank(x)), cx.rank(y));
+    let condition = cx.plain(c)?;
+    let x = converted(cx, x, xs, xz, &elem)?;
+    let y = converted(cx, y, ys, yz, &elem)?;
+    cx.done(Op::Where, vec![condition, x, y], Info::new(elem, rank))
+}
+
+/// An operand with one scale, in the type `to`.
+fn converted(
+    cx: &mut Cx<'_, '_>,
+    x: Sym,
+    scale: Option<Sym>,
+    zero_point: Option<Sym>,
+    to: &ElemType,
+) -> Result<Option<ValueId>, Failure> {
+    let from = operand(cx, x, scale, zero_point)?;
+    let value = cx.quantized(x, &from)?;
+    if from == *to {
+        return Ok(value);
+    }
+    let table = conversion(&from, to)?;
+    cx.step(Op::Lut { table, out: to.clone() }, vec![value])
 }
 
 /// `Quantize(Dequantize(q))` of every stored byte. A `Requantize` would multiply by the quotient of the
