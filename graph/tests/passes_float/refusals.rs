@@ -127,6 +127,14 @@ fn fold_batch_norm_needs_constant_f32_vectors() {
          %y = batch_norm(%c, %s, %one, %one, %one)",
     );
     refuses(
+        "not those that the product makes",
+        "f32[1, 2, 4, 3]",
+        "const %w: f32[2, 3, 1, 1] = fill(0.5)
+         const %one: f32[2] = [1.0, 2.0]
+         %c = conv(%x, %w) {strides = [1, 1], layout = channels_last}
+         %y = batch_norm(%c, %one, %one, %one, %one)",
+    );
+    refuses(
         "the weights are not f32",
         "f16[1, 3, 4, 4]",
         "const %w: f16[2, 3, 1, 1] = fill(0.5)
