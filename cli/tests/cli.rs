@@ -12,11 +12,7 @@ fn data(name: &str) -> PathBuf {
 }
 
 fn requant<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Output {
-    common::program()
-        .args(args)
-        .env_remove("REQUANT_ISA")
-        .output()
-        .unwrap()
+    common::program().args(args).env_remove("REQUANT_ISA").output().unwrap()
 }
 
 fn text(output: &Output) -> String {

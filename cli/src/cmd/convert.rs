@@ -34,7 +34,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             )));
         }
     }
-    eprintln!(
+    note!(
         "{}: {} bytes, from {} bytes",
         args.output.display(),
         output::thousands(std::fs::metadata(&args.output)?.len()),
