@@ -74,7 +74,7 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
-    /// Loads an .onnx or .rq file.
+    /// Loads an .onnx, .rq or .txt file.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let facade = requant::Model::load(path).with_context(|| format!("{}", path.display()))?;
         let file_bytes =

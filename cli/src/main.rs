@@ -24,7 +24,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Write an ONNX or .rq model as .rq or as text
+    /// Write an ONNX, .rq or text model as .rq or as text
     Convert(cmd::convert::Args),
     /// Quantize a float model to int8 with a representative data set
     Quantize(cmd::quantize::Args),

@@ -58,7 +58,13 @@ pub(crate) fn write_atomic(
 /// never replaced.
 pub(crate) fn check_free(path: &Path, force: bool) -> Result<()> {
     let reason = match path.symlink_metadata() {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+            return match folder {
+                Some(p) if !p.is_dir() => Err(e).with_context(|| format!("folder {}", p.display())),
+                _ => Ok(()),
+            };
+        }
         Err(e) => return Err(e).with_context(|| format!("{}", path.display())),
         Ok(found) if !found.is_file() => "it exists and is not a regular file: choose another name",
         Ok(_) if !force => "it exists: give --force to replace it",

@@ -182,6 +182,9 @@ fn bad_data_is_not_a_malformed_model() {
     quantize(&folder.npz("flat.npz", "image", &[1, 3072], &vec![0f32; 3072]), "image");
     fs::create_dir(folder.path("empty")).unwrap();
     quantize(&folder.name("empty"), "no .png");
+    let nowhere = ["quantize", &m, "-o", &out, "--data", "/nonexistent.npz"];
+    ends(requant(&nowhere, ""), 3, "/nonexistent.npz");
+    ends(requant(&["run", &m], "-i image=random -o /nonexistent/o.npz"), 3, "/nonexistent");
     image::GrayImage::new(8, 8).save(folder.path("small.png")).unwrap();
     let small = format!("-i image=@{}", folder.name("small.png"));
     ends(requant(&["run", &m], &small), 2, "8 pixels");

@@ -21,7 +21,7 @@ enum Format {
 /// Arguments of `bench`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Models, .onnx or .rq
+    /// Models, .onnx, .rq or .txt
     #[arg(required = true)]
     models: Vec<PathBuf>,
     /// Thread counts

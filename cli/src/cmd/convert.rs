@@ -9,7 +9,7 @@ use std::path::PathBuf;
 /// Arguments of `convert`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Model, .onnx or .rq
+    /// Model, .onnx, .rq or .txt
     model: PathBuf,
     /// Where the model goes: .rq, or .txt for the text form
     #[arg(short, long, value_name = "OUT.rq")]

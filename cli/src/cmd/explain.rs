@@ -9,7 +9,7 @@ use std::path::PathBuf;
 /// Arguments of `explain`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Model, .onnx or .rq
+    /// Model, .onnx, .rq or .txt
     model: PathBuf,
     /// Extents of an input, name=1x3x640x640; open extents are 1 by default
     #[arg(long, value_name = "NAME=DIMS")]

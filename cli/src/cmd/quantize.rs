@@ -29,7 +29,7 @@ enum Activation {
 /// Arguments of `quantize`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Float model, .onnx or .rq
+    /// Float model, .onnx, .rq or .txt
     model: PathBuf,
     /// Where the int8 model goes
     #[arg(short, long, value_name = "OUT.rq")]

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 /// Arguments of `run`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Model, .onnx or .rq
+    /// Model, .onnx, .rq or .txt
     model: PathBuf,
     #[command(flatten)]
     input: InputArgs,

@@ -227,13 +227,13 @@ impl InputArgs {
                 options: self.image.clone(),
             });
         }
+        regular(data)?;
         if extension(data) != "npz" {
             return Err(usage(format!(
                 "{}: data is an .npz or a folder of images",
                 data.display()
             )));
         }
-        regular(data)?;
         let mut arrays = by_name(read_npz(data, limits)?, signature)?;
         arrays.sort_by_key(|(i, _)| *i);
         if arrays.len() != signature.len() {
