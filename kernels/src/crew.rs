@@ -331,7 +331,7 @@ mod tests {
         let (hold, held) = std::sync::mpsc::channel::<()>();
         let held = Mutex::new(held);
         // Both threads are taken until the crew is gone.
-        pool.spawn_broadcast(move |_| held.lock().unwrap().recv().is_ok());
+        pool.spawn_broadcast(move |_| assert!(held.lock().unwrap().recv().is_err()));
         let crew = Crew::of(&pool);
         (0..100).for_each(|job| count(&crew, job));
         drop(crew);
