@@ -243,8 +243,7 @@ impl Waiting {
     fn is_over(&mut self) -> bool {
         std::hint::spin_loop();
         self.rounds += 1;
-        self.rounds.is_multiple_of(64)
-            && self.since.get_or_insert_with(Instant::now).elapsed() > SPIN
+        self.rounds.is_multiple_of(64) && self.since.get_or_insert_with(Instant::now).elapsed() > SPIN
     }
 }
 

@@ -177,7 +177,11 @@ impl Inner {
         // What depended on a shape is a constant now.
         let options = PipelineOptions { level: Level::O1, ..Default::default() };
         Pipeline::new(FOLDING.to_vec()).run(&mut graph, &options)?;
-        let target = Target { cpu: self.cpu, threads: self.pool.threads(), weights: &self.weights };
+        let target = Target {
+            cpu: self.cpu,
+            threads: self.pool.threads(),
+            weights: &self.weights,
+        };
         let program = lower(&graph, &target)?;
         let inputs = graph
             .inputs()

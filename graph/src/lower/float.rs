@@ -6,10 +6,10 @@ use super::{Builder, Place, Reason, Site};
 use crate::exec::step::Kernel;
 use crate::{NodeKind, Outlet};
 use requant_ir::{BinaryKind, ConvAttrs, DType, Op, Tensor, UnaryKind};
-use requant_kernels::Cpu;
 use requant_kernels::broadcast::Broadcast;
 use requant_kernels::conv::ConvGeometry;
 use requant_kernels::float::{Activation, Binary, BinaryOp, ConvF32, GemmF32, Unary};
+use requant_kernels::Cpu;
 use requant_kernels::softmax::Softmax;
 
 pub(super) fn lower(b: &mut Builder<'_>, site: &Site<'_>) -> Result<(), Reason> {
