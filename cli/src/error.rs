@@ -2,6 +2,7 @@
 
 use anyhow::Error;
 use requant::ErrorKind;
+use requant_ir::TensorError;
 use requant_ir::npz::NpzError;
 use requant_quantize::QuantizeError;
 use std::fmt;
@@ -116,6 +117,7 @@ fn classify(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(e) = cause.downcast_ref::<NpzError>() {
         return Some(match e {
             NpzError::Io { source, .. } => of_io(source),
+            NpzError::Tensor { source: TensorError::NoMemory { .. }, .. } => Exit::Limit,
             _ => Exit::Malformed,
         } as u8);
     }
@@ -127,5 +129,36 @@ fn classify(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
             _ => Exit::Malformed,
         } as u8);
     }
+    if let Some(TensorError::NoMemory { .. }) = cause.downcast_ref() {
+        return Some(Exit::Limit as u8);
+    }
     cause.downcast_ref::<io::Error>().map(|e| of_io(e) as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    fn io(kind: io::ErrorKind) -> io::Error {
+        io::Error::new(kind, "so it is")
+    }
+
+    #[test]
+    fn no_memory_is_a_limit_and_the_unclassified_a_fault() {
+        let npz = |kind| Error::from(NpzError::Io { file: "f".into(), source: io(kind) });
+        assert_eq!(exit_code(&npz(io::ErrorKind::OutOfMemory)), 6);
+        assert_eq!(exit_code(&npz(io::ErrorKind::NotFound)), 3);
+        assert_eq!(exit_code(&anyhow::anyhow!("what is this")), 70);
+        assert_eq!(exit_code(&usage("no").context("outer")), 2);
+    }
+
+    #[test]
+    fn causes_that_are_said_already_are_left_out() {
+        let source = io(io::ErrorKind::NotFound);
+        let e = Error::from(NpzError::Io { file: "f.npz".into(), source }).context("f.npz");
+        assert_eq!(message(&e), "f.npz: so it is");
+        let e: Result<(), _> = Err(io(io::ErrorKind::Other));
+        assert_eq!(message(&e.context("a").context("b").unwrap_err()), "b: a: so it is");
+    }
 }
