@@ -137,6 +137,7 @@ fn classify(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
     use super::*;
     use anyhow::Context;
 
