@@ -2,6 +2,7 @@
 
 use requant_graph::{CompileError, GraphError, PassError, RunError};
 use requant_ir::ErrorKind as InputKind;
+use requant_ir::TextError;
 use requant_ir::import::onnx::ImportError;
 use requant_kernels::IsaError;
 use std::path::PathBuf;
@@ -21,11 +22,20 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
-    /// A file that is neither `.onnx` nor `.rq`.
-    #[error("`{}` is no model: neither an .rq file nor ONNX", path.display())]
+    /// A file that is no model in any form that is read.
+    #[error("`{}` is no model: neither an .rq file, nor ONNX, nor the text form", path.display())]
     Format {
         /// The file.
         path: PathBuf,
+    },
+    /// A model in text form that cannot be read.
+    #[error("cannot read the text form in `{}`", path.display())]
+    Text {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: TextError,
     },
     /// An ONNX model cannot be imported.
     #[error(transparent)]
@@ -98,6 +108,7 @@ impl Error {
         match self {
             Error::Io { .. } => ErrorKind::Io,
             Error::Format { .. } => ErrorKind::Malformed,
+            Error::Text { source, .. } => source.kind().into(),
             Error::Import(e) => e.kind().into(),
             Error::File(e) => e.kind().into(),
             Error::Graph(e) => of_graph(e),
@@ -165,7 +176,11 @@ fn of_compile(error: &CompileError) -> ErrorKind {
 
 fn of_run(error: &RunError) -> ErrorKind {
     match error {
-        RunError::Plan(e) => of_compile(e),
+        // The model itself was found valid before: what fails now fails for these shapes.
+        RunError::Plan(e) => match of_compile(e) {
+            ErrorKind::Malformed => ErrorKind::Usage,
+            kind => kind,
+        },
         RunError::UnknownInput { .. }
         | RunError::Index { .. }
         | RunError::MissingInput { .. }
@@ -179,7 +194,7 @@ fn of_run(error: &RunError) -> ErrorKind {
             ErrorKind::Limit
         }
         // Values that an operator is not defined for, such as an index outside its axis.
-        RunError::Eval { .. } => ErrorKind::Malformed,
+        RunError::Eval { .. } | RunError::Value { .. } => ErrorKind::Malformed,
         RunError::ResultType { .. } => ErrorKind::Unsupported,
         _ => ErrorKind::Internal,
     }

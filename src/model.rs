@@ -2,6 +2,7 @@
 
 use crate::Error;
 use requant_graph::{CompileOptions, CompiledModel, Graph, PassReport, PipelineOptions};
+use requant_ir::file::{FileError, Problem};
 use requant_ir::import::onnx::{ImportOptions, import_file};
 use requant_ir::{Limits, TensorType};
 use std::fs::File;
@@ -15,8 +16,8 @@ pub struct Model {
 }
 
 impl Model {
-    /// Loads an `.rq` or `.onnx` file; which of them it is, its first bytes say. Limits are the default
-    /// ones.
+    /// Loads an `.rq` or `.onnx` file or the text form; which of them it is, its first bytes say. Limits
+    /// are the default ones.
     ///
     /// # Errors
     /// If the file cannot be read, is malformed, needs what is not supported, or exceeds a limit; see
@@ -34,6 +35,7 @@ impl Model {
         let model = match Format::of(path)? {
             Format::Rq => requant_ir::Model::load(path, limits)?,
             Format::Onnx => import_file(path, &ImportOptions::with_limits(limits.clone()))?,
+            Format::Text => read_text(path, limits)?,
             Format::Unknown => return Err(Error::Format { path: path.to_owned() }),
         };
         Self::from_ir(&model)
@@ -95,19 +97,44 @@ impl Model {
     }
 }
 
+/// A model in text form, verified.
+fn read_text(path: &Path, limits: &Limits) -> Result<requant_ir::Model, Error> {
+    let io = |source| Error::Io { path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    let limit = limits.file_bytes;
+    File::open(path)
+        .and_then(|f| f.take(limit.saturating_add(1)).read_to_end(&mut bytes))
+        .map_err(io)?;
+    let got = bytes.len() as u64;
+    if got > limit {
+        let problem = Problem::Limit { what: "bytes of the file", got, limit };
+        return Err(FileError { file: Some(path.to_owned()), problem }.into());
+    }
+    let text = |source| Error::Text { path: path.to_owned(), source };
+    let content = str::from_utf8(&bytes).map_err(|_| Error::Format { path: path.to_owned() })?;
+    let model = requant_ir::text::parse(content, limits).map_err(text)?;
+    model.verify(limits).map_err(|e| text(e.into()))?;
+    Ok(model)
+}
+
 /// What a file is, by its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
     Rq,
     Onnx,
+    Text,
     Unknown,
 }
 
 impl Format {
     fn of(path: &Path) -> Result<Self, Error> {
         let io = |source| Error::Io { path: path.to_owned(), source };
+        // Asked before opening: opening a pipe waits for its other end.
+        if !std::fs::metadata(path).map_err(io)?.is_file() {
+            return Err(io(std::io::Error::other("not a regular file")));
+        }
         let mut head = Vec::new();
-        File::open(path).map_err(io)?.take(8).read_to_end(&mut head).map_err(io)?;
+        File::open(path).map_err(io)?.take(9).read_to_end(&mut head).map_err(io)?;
         Ok(Self::of_bytes(&head))
     }
 
@@ -115,7 +142,8 @@ impl Format {
     /// 20 and 25), of which writers put the IR version (`08`) first.
     fn of_bytes(head: &[u8]) -> Self {
         match head {
-            b"\x89requant" => Format::Rq,
+            [0x89, b'r', b'e', b'q', b'u', b'a', b'n', b't', ..] => Format::Rq,
+            b"requant 1" => Format::Text,
             [0x08 | 0x12 | 0x1a | 0x22 | 0x28 | 0x32 | 0x3a | 0x42 | 0x72, ..] => Format::Onnx,
             _ => Format::Unknown,
         }

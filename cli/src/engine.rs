@@ -21,6 +21,9 @@ pub(crate) struct EngineArgs {
     /// Instruction set, see `requant doctor` [default: REQUANT_ISA, or the best there is]
     #[arg(long, value_name = "NAME")]
     pub(crate) isa: Option<String>,
+    /// Most bytes of intermediate values [default: three quarters of the memory]
+    #[arg(long, value_name = "N")]
+    pub(crate) arena_bytes: Option<usize>,
 }
 
 impl EngineArgs {
@@ -33,10 +36,18 @@ impl EngineArgs {
     }
 }
 
-fn threads(text: &str) -> Result<usize, String> {
+pub(crate) fn threads(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(n) if (1..=1024).contains(&n) => Ok(n),
         _ => Err("threads are between 1 and 1024".to_owned()),
+    }
+}
+
+/// The value of `--samples`.
+pub(crate) fn samples(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if n > 0 => Ok(n),
+        _ => Err("at least 1 sample is needed".to_owned()),
     }
 }
 
@@ -44,13 +55,13 @@ fn threads(text: &str) -> Result<usize, String> {
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct PassArgs {
     /// Passes that do not run
-    #[arg(long, value_delimiter = ',', value_name = "PASS")]
+    #[arg(long, value_delimiter = ',', value_name = "PASS", requires = "passes")]
     disable: Vec<String>,
     /// Stop after this pass (NAME:2 for its second run)
-    #[arg(long, value_name = "PASS")]
+    #[arg(long, value_name = "PASS", requires = "passes")]
     stop_after: Option<String>,
     /// Stop after so many patches
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", requires = "passes")]
     max_patches: Option<usize>,
 }
 
@@ -63,7 +74,7 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
-    /// Loads an .onnx or .rq file.
+    /// Loads an .onnx, .rq or .txt file.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let facade = requant::Model::load(path).with_context(|| format!("{}", path.display()))?;
         let file_bytes =
@@ -99,9 +110,13 @@ impl Loaded {
 pub(crate) struct Compiled(CompiledModel);
 
 impl Compiled {
-    pub(crate) fn new(loaded: &Loaded, cpu: Cpu, threads: usize) -> Result<Self> {
-        let options =
-            CompileOptions { cpu, threads: Threads::Count(threads), ..CompileOptions::default() };
+    pub(crate) fn new(loaded: &Loaded, engine: &EngineArgs) -> Result<Self> {
+        let options = CompileOptions {
+            cpu: engine.cpu()?,
+            threads: Threads::Count(engine.threads),
+            arena_bytes: engine.arena_bytes,
+            ..CompileOptions::default()
+        };
         Ok(Compiled(loaded.facade.compile(&options)?))
     }
 
@@ -116,7 +131,8 @@ impl Compiled {
 
     /// What became of each node, for inputs of these shapes in graph order.
     pub(crate) fn explain(&self, shapes: &[Vec<usize>]) -> Result<Explanation> {
-        let plan = self.0.plan(shapes).map_err(requant::Error::from)?;
+        let plan =
+            self.0.plan(shapes).map_err(requant::RunError::from).map_err(requant::Error::from)?;
         Ok(self.0.explain(&plan))
     }
 }
@@ -139,11 +155,15 @@ impl Session {
         Ok(outputs.into_iter().map(|(n, t)| (n.to_string(), t)).collect())
     }
 
-    /// Plans for these inputs, which are in graph order, and copies them in, so that
+    /// Plans for inputs of these shapes, in graph order.
+    pub(crate) fn set_shapes(&mut self, shapes: &[Vec<usize>]) -> Result<()> {
+        let shapes: Vec<&[usize]> = shapes.iter().map(Vec::as_slice).collect();
+        Ok(self.0.set_shapes(&shapes).map_err(requant::Error::from)?)
+    }
+
+    /// Copies in these inputs, of the shapes that are set and in graph order, so that
     /// [`Self::run_prepared`] does nothing but run.
     pub(crate) fn prepare(&mut self, feed: &Feed) -> Result<()> {
-        let shapes: Vec<&[usize]> = feed.iter().map(|(_, t)| t.dims()).collect();
-        self.0.set_shapes(&shapes).map_err(requant::Error::from)?;
         for (i, (_, tensor)) in feed.iter().enumerate() {
             self.0.set_input(i, tensor.bytes()).map_err(requant::Error::from)?;
         }

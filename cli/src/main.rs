@@ -3,17 +3,13 @@
 //! Results go to standard output; progress, warnings and errors to standard error. Exit codes are a
 //! contract, see [`error::Exit`].
 #![forbid(unsafe_code)]
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "this is the crate that talks to people"
-)]
 
+#[macro_use]
+mod output;
 mod cmd;
 mod data;
 mod engine;
 mod error;
-mod output;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -28,7 +24,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Write an ONNX or .rq model as .rq or as text
+    /// Write an ONNX, .rq or text model as .rq or as text
     Convert(cmd::convert::Args),
     /// Quantize a float model to int8 with a representative data set
     Quantize(cmd::quantize::Args),
@@ -72,11 +68,11 @@ fn main() -> ExitCode {
     match result {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(e)) => {
-            eprintln!("error: {e:#}");
+            note!("error: {}", error::message(&e));
             ExitCode::from(error::exit_code(&e))
         }
         Err(_) => {
-            eprintln!(
+            note!(
                 "error: this is a fault of requant; please report it with the model and the output of `requant doctor`"
             );
             ExitCode::from(error::Exit::Internal as u8)

@@ -1,50 +1,88 @@
-//! Writing files so that nothing is lost, and tables for people.
+//! Writing files so that nothing is lost, lines for people and scripts, and tables.
 
 use anyhow::{Context, Result};
-use std::io::{self, Write};
+use requant_ir::file::write_atomically;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
+
+/// A line of the result, to standard output.
+macro_rules! say {
+    () => { $crate::output::line(format_args!(""))? };
+    ($($text:tt)*) => { $crate::output::line(format_args!($($text)*))? };
+}
+
+/// A line that is not the result, to standard error.
+macro_rules! note {
+    ($($text:tt)*) => { $crate::output::remark(format_args!($($text)*)) };
+}
+
+/// Writes a line to standard output. A reader that closes the pipe has seen enough: no failure.
+pub(crate) fn line(text: fmt::Arguments<'_>) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_fmt(text).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(e).context("standard output"),
+        _ => Ok(()),
+    }
+}
+
+/// Writes a line to standard error, if it can be written.
+pub(crate) fn remark(text: fmt::Arguments<'_>) {
+    let mut out = io::stderr().lock();
+    let _ = out.write_fmt(text).and_then(|()| out.write_all(b"\n"));
+}
 
 /// Writes a file through a temporary one beside it, so that a reader sees the old or the new one
 /// whole. An existing file is kept unless `force` is set.
 pub(crate) fn write_atomic(
     path: &Path,
     force: bool,
-    write: impl FnOnce(&mut std::fs::File) -> Result<()>,
+    write: impl FnOnce(&mut BufWriter<&File>) -> Result<()>,
 ) -> Result<()> {
     check_free(path, force)?;
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let context = || format!("{}", path.display());
-    let mut temporary = tempfile::NamedTempFile::new_in(folder).with_context(context)?;
-    write(temporary.as_file_mut())?;
-    temporary.as_file_mut().sync_all().with_context(context)?;
-    if force {
-        temporary.persist(path).map_err(|e| e.error).with_context(context)?;
-    } else {
-        temporary.persist_noclobber(path).map_err(|e| e.error).with_context(context)?;
+    let mut failure = None;
+    let written = write_atomically(path, force, |file| {
+        write(file).map_err(|e| {
+            failure = Some(e);
+            io::Error::other("the content could not be written")
+        })
+    });
+    match failure {
+        Some(e) => Err(e.context(path.display().to_string())),
+        None => Ok(written.map_err(requant::Error::from)?),
     }
-    Ok(())
 }
 
-/// Fails early when a file is there and may not be replaced.
+/// Fails early when a file is there and may not be replaced. Links, pipes, devices and folders are
+/// never replaced.
 pub(crate) fn check_free(path: &Path, force: bool) -> Result<()> {
-    if !force && path.exists() {
-        let source =
-            io::Error::new(io::ErrorKind::AlreadyExists, "it exists: give --force to replace it");
-        return Err(source).with_context(|| format!("{}", path.display()));
-    }
-    Ok(())
+    let reason = match path.symlink_metadata() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+            return match folder {
+                Some(p) if !p.is_dir() => Err(e).with_context(|| format!("folder {}", p.display())),
+                _ => Ok(()),
+            };
+        }
+        Err(e) => return Err(e).with_context(|| format!("{}", path.display())),
+        Ok(found) if !found.is_file() => "it exists and is not a regular file: choose another name",
+        Ok(_) if !force => "it exists: give --force to replace it",
+        Ok(_) => return Ok(()),
+    };
+    let source = io::Error::new(io::ErrorKind::AlreadyExists, reason);
+    Err(source).with_context(|| format!("{}", path.display()))
 }
 
 /// Prints rows as a table: the first column to the left, the others to the right.
-pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) {
+pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> Result<()> {
     let mut widths: Vec<usize> = header.iter().map(|h| h.chars().count()).collect();
     for row in rows {
         for (w, cell) in widths.iter_mut().zip(row) {
             *w = (*w).max(cell.chars().count());
         }
     }
-    let mut out = io::stdout().lock();
-    let mut line = |cells: &mut dyn Iterator<Item = &str>| {
+    let line = |cells: &mut dyn Iterator<Item = &str>| -> Result<()> {
         let mut text = String::new();
         for (i, (cell, &w)) in cells.zip(&widths).enumerate() {
             if i == 0 {
@@ -53,13 +91,11 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) {
                 text.push_str(&format!("  {cell:>w$}"));
             }
         }
-        // A closed pipe is the reader's choice.
-        let _ = writeln!(out, "{}", text.trim_end());
+        say!("{}", text.trim_end());
+        Ok(())
     };
-    line(&mut header.iter().copied());
-    for row in rows {
-        line(&mut row.iter().map(String::as_str));
-    }
+    line(&mut header.iter().copied())?;
+    rows.iter().try_for_each(|row| line(&mut row.iter().map(String::as_str)))
 }
 
 /// `1,234,567`
@@ -90,7 +126,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("f");
         let put =
-            |text: &'static str| move |f: &mut std::fs::File| Ok(f.write_all(text.as_bytes())?);
+            |text: &'static str| move |f: &mut BufWriter<&File>| Ok(f.write_all(text.as_bytes())?);
         write_atomic(&path, false, put("one")).unwrap();
         assert!(write_atomic(&path, false, put("two")).is_err());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "one");

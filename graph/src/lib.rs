@@ -27,4 +27,5 @@ pub use graph::{Fact, Graph, GraphOutput, Node, NodeId, NodeKind, Outlet};
 pub use pass::{PassError, PassReport, PipelineOptions};
 pub use patch::{Applied, Exactness, Patch, Src};
 pub use plan::{Memory, Plan, Port, default_arena_bytes};
+pub use requant_kernels::Cpu;
 pub use session::Session;

@@ -37,6 +37,16 @@ pub enum KernelError {
         /// What it must be.
         rule: &'static str,
     },
+    /// An element that the operation is not defined for: the data is at fault, not the call.
+    #[error("{what} is {value}, but must be {rule}")]
+    Value {
+        /// Which element.
+        what: &'static str,
+        /// Its value.
+        value: i64,
+        /// What it must be.
+        rule: &'static str,
+    },
     /// A size computed from the arguments does not fit into memory.
     #[error("the size of {what} overflows")]
     Overflow {

@@ -1,6 +1,6 @@
 //! Runs the float model over the calibration data and watches its values.
 
-use crate::{QuantizeError, Ranges, Sample};
+use crate::{QuantizeError, QuantizeOptions, Ranges, Sample};
 use requant_graph::pass::{Level, Pipeline, PipelineOptions};
 use requant_graph::{CompileError, CompileOptions, CompiledModel, Graph, Threads};
 use requant_ir::{Model, ValueId};
@@ -20,7 +20,7 @@ pub(crate) fn clean_up(model: &Model) -> Result<Model, QuantizeError> {
     Ok(graph.to_model())
 }
 
-/// Runs `model` on every sample and notes the range of each value in `names`.
+/// Runs `model` on every sample, with the threads and the instruction set of `options`, and notes the range of each value in `names`.
 ///
 /// # Errors
 /// If a sample does not fit the model or a value is not finite; the error says which.
@@ -28,10 +28,10 @@ pub fn calibrate<E: From<QuantizeError>>(
     model: &Model,
     names: &[String],
     samples: impl IntoIterator<Item = Result<Sample, E>>,
-    threads: usize,
+    options: &QuantizeOptions,
 ) -> Result<Ranges, E> {
     let mut ranges = Ranges::default();
-    let compiled = observed(model, names, threads)?;
+    let compiled = observed(model, names, options)?;
     let mut session = compiled.session();
     for sample in samples {
         let sample = sample?;
@@ -55,7 +55,7 @@ pub fn calibrate<E: From<QuantizeError>>(
 fn observed(
     model: &Model,
     names: &[String],
-    threads: usize,
+    options: &QuantizeOptions,
 ) -> Result<CompiledModel, QuantizeError> {
     let mut model = model.clone();
     let graph = model.graphs.first_mut().ok_or(QuantizeError::Nothing)?;
@@ -67,6 +67,11 @@ fn observed(
         .filter(|(id, v)| names.contains(&v.name) && !graph.inputs.contains(id))
         .map(|(id, _)| id)
         .collect();
-    let options = CompileOptions { threads: Threads::Count(threads), ..CompileOptions::default() };
+    let options = CompileOptions {
+        cpu: options.cpu,
+        threads: Threads::Count(options.threads),
+        arena_bytes: options.arena_bytes,
+        ..CompileOptions::default()
+    };
     Ok(CompiledModel::compile(Graph::from_model(&model)?, &options)?)
 }

@@ -17,6 +17,7 @@ mod select;
 pub use calibrate::calibrate;
 pub use observer::{MinMax, Ranges};
 
+use requant_graph::Cpu;
 use requant_ir::{DType, Model, Tensor, TensorError};
 use thiserror::Error;
 
@@ -107,6 +108,11 @@ pub struct QuantizeOptions {
     pub exclude: Vec<String>,
     /// Threads of the calibration runs.
     pub threads: usize,
+    /// The instruction set of the calibration runs. It does not change the result.
+    pub cpu: Cpu,
+    /// Most bytes of intermediate values of a calibration run, as in
+    /// [`CompileOptions`](requant_graph::CompileOptions).
+    pub arena_bytes: Option<usize>,
 }
 
 impl Default for QuantizeOptions {
@@ -116,6 +122,8 @@ impl Default for QuantizeOptions {
             per_channel: true,
             exclude: Vec::new(),
             threads: 1,
+            cpu: Cpu::detect(),
+            arena_bytes: None,
         }
     }
 }
@@ -173,7 +181,7 @@ where
     }
     let names: Vec<String> =
         selection.groups.keys().map(|v| graph.values[v.index()].name.clone()).collect();
-    let ranges = calibrate(&clean, &names, samples, options.threads)?;
+    let ranges = calibrate(&clean, &names, samples, options)?;
     let (graph, report) = rewrite::rewrite(graph, &selection, &ranges, options)?;
     let producer = format!("requant {}", env!("CARGO_PKG_VERSION"));
     Ok((Model { producer, graphs: vec![graph], metadata: clean.metadata.clone() }, report))

@@ -21,11 +21,11 @@ enum Format {
 /// Arguments of `bench`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Models, .onnx or .rq
+    /// Models, .onnx, .rq or .txt
     #[arg(required = true)]
     models: Vec<PathBuf>,
     /// Thread counts
-    #[arg(long, value_delimiter = ',', default_value = "1")]
+    #[arg(long, value_delimiter = ',', default_value = "1", value_parser = engine::threads)]
     threads: Vec<usize>,
     /// Instruction sets, see `requant doctor`
     #[arg(long, value_delimiter = ',', default_value = "auto")]
@@ -33,6 +33,9 @@ pub(crate) struct Args {
     /// Extents of an input, name=1x3x640x640; open extents are 1 by default
     #[arg(long, value_name = "NAME=DIMS")]
     shape: Vec<ShapeArg>,
+    /// Most bytes of intermediate values [default: three quarters of the memory]
+    #[arg(long, value_name = "N")]
+    arena_bytes: Option<usize>,
     /// Time spent on each measurement, in seconds
     #[arg(long, default_value_t = 1.0)]
     min_time: f64,
@@ -56,6 +59,8 @@ struct Bench {
     commit: &'static str,
     cpu: String,
     cores: usize,
+    isa: Vec<&'static str>,
+    threads: Vec<usize>,
     governor: Option<String>,
     debug_build: bool,
     models: Vec<ModelInfo>,
@@ -94,7 +99,21 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         return Err(error::usage("--min-time is between 0 and 3600 seconds"));
     }
     if cfg!(debug_assertions) {
-        eprintln!("warning: this is a debug build, the times say little");
+        note!("warning: this is a debug build, the times say little");
+    }
+    // All of them before the first is measured.
+    let engines: Vec<EngineArgs> = args
+        .isa
+        .iter()
+        .flat_map(|isa| args.threads.iter().map(|&threads| (isa.clone(), threads)))
+        .map(|(isa, threads)| EngineArgs { threads, isa: Some(isa), arena_bytes: args.arena_bytes })
+        .collect();
+    let mut isas = Vec::new();
+    for engine in &engines {
+        let name = engine.cpu()?.isa().name();
+        if !isas.contains(&name) {
+            isas.push(name);
+        }
     }
     let mut bench = Bench {
         schema: "requant.bench/1",
@@ -102,6 +121,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         commit: env!("REQUANT_COMMIT"),
         cpu: engine::cpu_name(),
         cores: std::thread::available_parallelism().map_or(1, usize::from),
+        isa: isas,
+        threads: args.threads.clone(),
         governor: std::fs::read_to_string("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
             .ok()
             .map(|g| g.trim().to_owned()),
@@ -118,11 +139,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             bytes: loaded.file_bytes,
             sha256: engine::sha256(path)?,
         });
-        for isa in &args.isa {
-            for &threads in &args.threads {
-                let engine = EngineArgs { threads, isa: Some(isa.clone()) };
-                bench.results.push(measure(args, &loaded, path, &engine, load)?);
-            }
+        for engine in &engines {
+            bench.results.push(measure(args, &loaded, path, engine, load)?);
         }
     }
     if args.format == Format::Table && args.output.is_none() {
@@ -138,12 +156,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             "load ms",
             "compile ms",
         ];
-        output::table(&header, &rows);
+        output::table(&header, &rows)?;
         return Ok(());
     }
     let json = serde_json::to_string_pretty(&bench)?;
     match &args.output {
-        None => println!("{json}"),
+        None => say!("{json}"),
         Some(path) => output::write_atomic(path, args.force, |f| {
             use std::io::Write;
             Ok(writeln!(f, "{json}")?)
@@ -176,19 +194,21 @@ fn measure(
 ) -> Result<Measurement> {
     let signature = inputs::signature(&loaded.model)?;
     inputs::check_shapes(&signature, &args.shape)?;
-    let mut feed = Vec::new();
-    for (i, (name, ty)) in signature.iter().enumerate() {
+    let mut shapes = Vec::new();
+    for (name, ty) in &signature {
         let dims = inputs::concrete(name, ty, &args.shape)?;
         if inputs::is_open(ty) && !args.shape.iter().any(|s| s.name == *name) {
-            eprintln!("note: {name} runs as {dims:?}: choose with --shape");
+            note!("note: {name} runs as {dims:?}: choose with --shape");
         }
-        feed.push((name.clone(), inputs::random(ty, &dims, i as u64)?));
+        shapes.push(dims);
     }
     let start = Instant::now();
-    let compiled = Compiled::new(loaded, engine.cpu()?, engine.threads)?;
+    let compiled = Compiled::new(loaded, engine)?;
     let mut session = compiled.session();
-    session.prepare(&feed)?;
+    session.set_shapes(&shapes)?;
     let compile = start.elapsed();
+    // Made only now: the plan has found the shapes possible.
+    session.prepare(&inputs::random_feed(&signature, &shapes, 0)?)?;
     // Warm-up: caches, page faults, clock.
     let warm = Instant::now();
     while warm.elapsed().as_secs_f64() < args.min_time / 10.0 {

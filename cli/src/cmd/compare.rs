@@ -1,9 +1,9 @@
 //! `requant compare`
 
 use crate::data::inputs::{self, Feed, InputArgs};
-use crate::engine::{Compiled, EngineArgs, Loaded};
+use crate::engine::{self, Compiled, EngineArgs, Loaded};
 use crate::{error, output};
-use anyhow::{Result, bail};
+use anyhow::Result;
 use requant_ir::{Limits, Tensor};
 use std::path::PathBuf;
 
@@ -18,21 +18,29 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
     /// Use the first N samples only
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = engine::samples)]
     samples: Option<usize>,
     /// Fail (exit 1) if any value differs by more
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", value_parser = threshold, allow_hyphen_values = true)]
     max_abs: Option<f64>,
     /// Fail (exit 1) if an output's signal-to-noise ratio is lower, in dB
-    #[arg(long, value_name = "DB")]
+    #[arg(long, value_name = "DB", value_parser = threshold, allow_hyphen_values = true)]
     min_snr: Option<f64>,
     /// Fail (exit 1) if fewer samples have the same largest value, in percent
-    #[arg(long, value_name = "PERCENT")]
+    #[arg(long, value_name = "PERCENT", value_parser = threshold, allow_hyphen_values = true)]
     min_top1: Option<f64>,
     #[command(flatten)]
     input: InputArgs,
     #[command(flatten)]
     engine: EngineArgs,
+}
+
+/// A number that values can be compared with.
+fn threshold(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(x) if !x.is_nan() => Ok(x),
+        _ => Err("not a number".to_owned()),
+    }
 }
 
 /// Differences of one output over all samples.
@@ -49,19 +57,17 @@ impl Difference {
     /// Takes in a pair of outputs. Top-1 is over the last axis.
     pub(crate) fn add(&mut self, reference: &Tensor, candidate: &Tensor) -> Result<()> {
         if reference.dims() != candidate.dims() {
-            bail!("shapes differ: {:?} and {:?}", reference.dims(), candidate.dims());
+            let (a, b) = (reference.dims(), candidate.dims());
+            return Err(error::failed(format!("shapes differ: {a:?} and {b:?}")));
         }
         let (a, b) = (numbers(reference)?, numbers(candidate)?);
         for (&x, &y) in a.iter().zip(&b) {
-            let d = (x - y).abs();
+            // Equal infinities, too, differ by nothing.
+            let d = if x == y || (x.is_nan() && y.is_nan()) { 0.0 } else { (x - y).abs() };
             // NaN on one side only is the largest difference there is.
-            self.max_abs = if d.is_nan() && !(x.is_nan() && y.is_nan()) {
-                f64::INFINITY
-            } else {
-                self.max_abs.max(d)
-            };
+            self.max_abs = if d.is_nan() { f64::INFINITY } else { self.max_abs.max(d) };
             self.signal += x * x;
-            self.noise += (x - y) * (x - y);
+            self.noise += d * d;
         }
         let width = reference.dims().last().copied().unwrap_or(1).max(1);
         for (x, y) in a.chunks(width).zip(b.chunks(width)) {
@@ -98,7 +104,7 @@ pub(crate) fn numbers(t: &Tensor) -> Result<Vec<f64>> {
     }
     match t.to_i64() {
         Some(v) => Ok(v.into_iter().map(|v| v as f64).collect()),
-        None => bail!("tensors of type {} cannot be compared", t.dtype()),
+        None => Err(error::usage(format!("tensors of type {} cannot be compared", t.dtype()))),
     }
 }
 
@@ -108,7 +114,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let signature = inputs::signature(&reference.model)?;
     let other = inputs::signature(&candidate.model)?;
     if signature.len() != other.len() {
-        bail!("the models have {} and {} inputs", signature.len(), other.len());
+        let (a, b) = (signature.len(), other.len());
+        return Err(error::usage(format!("the models have {a} and {b} inputs")));
     }
     let limits = Limits::default();
     let feeds: Box<dyn Iterator<Item = Result<Feed>>> =
@@ -122,19 +129,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             (None, true) => {
                 let signature = signature.clone();
                 Box::new((0..args.samples.unwrap_or(8)).map(move |seed| {
-                    signature
-                        .iter()
-                        .enumerate()
-                        .map(|(i, (name, ty))| {
-                            let dims = inputs::concrete(name, ty, &[])?;
-                            Ok((name.clone(), inputs::random(ty, &dims, (seed * 1000 + i) as u64)?))
-                        })
-                        .collect()
+                    let shapes = inputs::shapes(&signature, &[])?;
+                    inputs::random_feed(&signature, &shapes, seed as u64 * 1000)
                 }))
             }
         };
-    let a = Compiled::new(&reference, args.engine.cpu()?, args.engine.threads)?;
-    let b = Compiled::new(&candidate, args.engine.cpu()?, args.engine.threads)?;
+    let a = Compiled::new(&reference, &args.engine)?;
+    let b = Compiled::new(&candidate, &args.engine)?;
     let (mut a, mut b) = (a.session(), b.session());
     let mut names = Vec::new();
     let mut differences: Vec<Difference> = Vec::new();
@@ -144,7 +145,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             feed.iter().zip(&other).map(|((_, t), (name, _))| (name.clone(), t.clone())).collect();
         let (x, y) = (a.run(&feed)?, b.run(&renamed)?);
         if x.len() != y.len() {
-            bail!("the models have {} and {} outputs", x.len(), y.len());
+            let (a, b) = (x.len(), y.len());
+            return Err(error::usage(format!("the models have {a} and {b} outputs")));
         }
         differences.resize_with(x.len(), Difference::default);
         for (d, ((name, x), (_, y))) in differences.iter_mut().zip(x.iter().zip(&y)) {
@@ -165,7 +167,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             ]
         })
         .collect();
-    output::table(&["output", "rows", "max abs", "SNR dB", "top-1 same %"], &rows);
+    output::table(&["output", "rows", "max abs", "SNR dB", "top-1 same %"], &rows)?;
     for (name, d) in names.iter().zip(&differences) {
         let broken = [
             args.max_abs

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 /// Arguments of `convert`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Model, .onnx or .rq
+    /// Model, .onnx, .rq or .txt
     model: PathBuf,
     /// Where the model goes: .rq, or .txt for the text form
     #[arg(short, long, value_name = "OUT.rq")]
@@ -34,7 +34,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             )));
         }
     }
-    eprintln!(
+    note!(
         "{}: {} bytes, from {} bytes",
         args.output.display(),
         output::thousands(std::fs::metadata(&args.output)?.len()),

@@ -73,6 +73,7 @@ fn accuracy(session: &mut Session, digits: &Digits) -> Result<f64> {
 /// Median time of one digit, in microseconds.
 fn latency(session: &mut Session, digits: &Digits) -> Result<f64> {
     let feed: Feed = vec![(INPUT.to_owned(), rows(&digits.images, 0, 1)?)];
+    session.set_shapes(&[feed[0].1.dims().to_vec()])?;
     session.prepare(&feed)?;
     let mut times = Vec::new();
     let begin = Instant::now();
@@ -96,7 +97,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let (model, report) =
         quantize::<anyhow::Error>(&float.model, samples, &QuantizeOptions::default())?;
     let file = crate::engine::to_bytes(&model)?;
-    println!(
+    say!(
         "quantized with {} digits: {} integer nodes, {} float nodes",
         report.samples,
         report.integer_nodes,
@@ -105,7 +106,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let int8 = Loaded::from_rq_bytes(file, "the quantized model")?;
 
     let cpu = args.engine.cpu()?;
-    println!(
+    say!(
         "instruction set {}, {} thread(s), {} test digits",
         cpu.isa(),
         args.engine.threads,
@@ -114,7 +115,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut table = Vec::new();
     let mut figures = Vec::new();
     for (name, loaded) in [("float", &float), ("int8", &int8)] {
-        let compiled = Compiled::new(loaded, cpu, args.engine.threads)?;
+        let compiled = Compiled::new(loaded, &args.engine)?;
         let mut session = compiled.session();
         let accuracy = accuracy(&mut session, &test)?;
         let latency = latency(&mut session, &test)?;
@@ -133,6 +134,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         format!("{:+.2}", ia - fa),
         format!("{:.2}x", il / fl),
     ]);
-    output::table(&["model", "bytes", "accuracy %", "latency us"], &table);
+    output::table(&["model", "bytes", "accuracy %", "latency us"], &table)?;
     Ok(())
 }

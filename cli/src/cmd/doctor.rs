@@ -5,13 +5,10 @@ use anyhow::Result;
 use requant_kernels::{Cpu, Isa};
 
 pub(crate) fn run() -> Result<()> {
-    println!("requant {} ({})", env!("CARGO_PKG_VERSION"), env!("REQUANT_COMMIT"));
-    println!(
-        "build: {}",
-        if cfg!(debug_assertions) { "debug: times say little" } else { "release" }
-    );
-    println!("cpu: {}", engine::cpu_name());
-    println!("cores: {}", std::thread::available_parallelism().map_or(1, usize::from));
+    say!("requant {} ({})", env!("CARGO_PKG_VERSION"), env!("REQUANT_COMMIT"));
+    say!("build: {}", if cfg!(debug_assertions) { "debug: times say little" } else { "release" });
+    say!("cpu: {}", engine::cpu_name());
+    say!("cores: {}", std::thread::available_parallelism().map_or(1, usize::from));
     let available = Cpu::available();
     for isa in Isa::ALL {
         let state = if available.contains(&isa) {
@@ -21,11 +18,11 @@ pub(crate) fn run() -> Result<()> {
         } else {
             "not built"
         };
-        println!("isa {}: {state}", isa.name());
+        say!("isa {}: {state}", isa.name());
     }
     if let Ok(value) = std::env::var("REQUANT_ISA") {
-        println!("REQUANT_ISA: {value}");
+        say!("REQUANT_ISA: {value}");
     }
-    println!("used: {}", Cpu::from_env().map_err(requant::Error::from)?.isa());
+    say!("used: {}", Cpu::from_env().map_err(requant::Error::from)?.isa());
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 /// Arguments of `explain`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Model, .onnx or .rq
+    /// Model, .onnx, .rq or .txt
     model: PathBuf,
     /// Extents of an input, name=1x3x640x640; open extents are 1 by default
     #[arg(long, value_name = "NAME=DIMS")]
@@ -25,11 +25,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let loaded = Loaded::open(&args.model)?;
     let signature = inputs::signature(&loaded.model)?;
     inputs::check_shapes(&signature, &args.shape)?;
-    let shapes = signature
-        .iter()
-        .map(|(n, ty)| inputs::concrete(n, ty, &args.shape))
-        .collect::<Result<Vec<_>>>()?;
-    let compiled = Compiled::new(&loaded, args.engine.cpu()?, args.engine.threads)?;
+    let shapes = inputs::shapes(&signature, &args.shape)?;
+    let compiled = Compiled::new(&loaded, &args.engine)?;
     let explanation = compiled.explain(&shapes)?;
     if args.steps {
         let rows: Vec<Vec<String>> = explanation
@@ -45,7 +42,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 ]
             })
             .collect();
-        output::table(&["node", "operator", "kernel", "macs", "bytes"], &rows);
+        output::table(&["node", "operator", "kernel", "macs", "bytes"], &rows)?;
     } else {
         let rows: Vec<Vec<String>> = explanation
             .nodes
@@ -60,13 +57,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 ]
             })
             .collect();
-        output::table(&["node", "operator", "runs as", "kernel", "why"], &rows);
+        output::table(&["node", "operator", "runs as", "kernel", "why"], &rows)?;
     }
     let counts: Vec<String> =
         explanation.counts().iter().map(|(fate, n)| format!("{n} {}", fate.name())).collect();
-    println!();
-    println!("{}, {} thread(s): {}", explanation.isa, explanation.threads, counts.join(", "));
-    println!(
+    say!();
+    say!("{}, {} thread(s): {}", explanation.isa, explanation.threads, counts.join(", "));
+    say!(
         "arena {} bytes (at least {}), packed weights {} bytes, other constants {} bytes",
         thousands(explanation.memory.arena as u64),
         thousands(explanation.memory.lower_bound as u64),

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 /// Arguments of `inspect`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Model, .onnx or .rq
+    /// Model, .onnx, .rq or .txt
     model: PathBuf,
     /// Print the graph as text
     #[arg(long)]
@@ -26,21 +26,21 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let loaded = Loaded::open(&args.model)?;
     if !args.passes {
         if args.text {
-            print!("{}", engine::short_text(&loaded.model));
+            say!("{}", engine::short_text(&loaded.model).trim_end());
         } else {
             summary(
                 &loaded.model,
                 &format!("{} ({} bytes)", args.model.display(), thousands(loaded.file_bytes)),
-            );
+            )?;
         }
         return Ok(());
     }
     let (after, report) = engine::optimize(&loaded.model, &args.pass)?;
     if args.text {
-        print!("{}", engine::short_text(&after));
+        say!("{}", engine::short_text(&after).trim_end());
         return Ok(());
     }
-    summary(&loaded.model, "before the passes");
+    summary(&loaded.model, "before the passes")?;
     let rows: Vec<Vec<String>> = report
         .runs
         .iter()
@@ -54,26 +54,26 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             ]
         })
         .collect();
-    println!();
-    output::table(&["pass", "class", "patches", "nodes before", "after"], &rows);
+    say!();
+    output::table(&["pass", "class", "patches", "nodes before", "after"], &rows)?;
     for refusal in &report.refusals {
-        println!("{} left `{}` alone: {}", refusal.pass, refusal.node, refusal.reason);
+        say!("{} left `{}` alone: {}", refusal.pass, refusal.node, refusal.reason);
     }
-    println!();
-    summary(&after, "after the passes");
+    say!();
+    summary(&after, "after the passes")?;
     Ok(())
 }
 
 /// Signature, operator counts and sizes.
-fn summary(model: &Model, title: &str) {
-    println!("{title}");
+fn summary(model: &Model, title: &str) -> Result<()> {
+    say!("{title}");
     if !model.producer.is_empty() {
-        println!("  producer: {}", model.producer);
+        say!("  producer: {}", model.producer);
     }
     for graph in &model.graphs {
         for (what, ids) in [("input", &graph.inputs), ("output", &graph.outputs)] {
             for value in ids.iter().filter_map(|&id| graph.value(id)) {
-                println!("  {what} {}: {}", value.name, engine::type_text(value.ty.as_ref()));
+                say!("  {what} {}: {}", value.name, engine::type_text(value.ty.as_ref()));
             }
         }
         let mut ops: BTreeMap<&str, usize> = BTreeMap::new();
@@ -81,7 +81,7 @@ fn summary(model: &Model, title: &str) {
             *ops.entry(node.op.mnemonic()).or_default() += 1;
         }
         let list: Vec<String> = ops.iter().map(|(op, n)| format!("{op} {n}")).collect();
-        println!("  {} nodes: {}", graph.nodes.len(), list.join(", "));
+        say!("  {} nodes: {}", graph.nodes.len(), list.join(", "));
         let mut constants: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
         for data in graph.values.iter().filter_map(|v| v.data.as_ref()) {
             let entry = constants.entry(data.dtype().name()).or_default();
@@ -93,6 +93,7 @@ fn summary(model: &Model, title: &str) {
             .iter()
             .map(|(t, (n, b))| format!("{t} {n} ({} bytes)", thousands(*b)))
             .collect();
-        println!("  constants: {} bytes: {}", thousands(total), list.join(", "));
+        say!("  constants: {} bytes: {}", thousands(total), list.join(", "));
     }
+    Ok(())
 }

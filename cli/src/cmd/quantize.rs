@@ -1,7 +1,7 @@
 //! `requant quantize`
 
 use crate::data::inputs::{self, InputArgs};
-use crate::engine::{self, Loaded};
+use crate::engine::{self, EngineArgs, Loaded};
 use crate::{error, output};
 use anyhow::Result;
 use clap::ValueEnum;
@@ -29,7 +29,7 @@ enum Activation {
 /// Arguments of `quantize`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Float model, .onnx or .rq
+    /// Float model, .onnx, .rq or .txt
     model: PathBuf,
     /// Where the int8 model goes
     #[arg(short, long, value_name = "OUT.rq")]
@@ -50,17 +50,16 @@ pub(crate) struct Args {
     #[arg(long, value_delimiter = ',', value_name = "NODE")]
     exclude: Vec<String>,
     /// Use the first N samples only
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = engine::samples)]
     samples: Option<usize>,
-    /// Threads of the calibration runs
-    #[arg(long, default_value_t = 1)]
-    threads: usize,
     /// Replace the output file
     #[arg(long)]
     force: bool,
     /// Print the chosen range, scale and zero point of each activation
     #[arg(long)]
     report: bool,
+    #[command(flatten)]
+    engine: EngineArgs,
     #[command(flatten)]
     image: crate::data::images::ImageOptions,
 }
@@ -71,6 +70,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     output::check_free(&args.output, args.force)?;
     let Mode::Int8 = args.mode;
+    let cpu = args.engine.cpu()?;
     let loaded = Loaded::open(&args.model)?;
     let signature = inputs::signature(&loaded.model)?;
     let source = InputArgs { inputs: Vec::new(), image: args.image.clone() };
@@ -82,7 +82,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         },
         per_channel: !args.per_tensor,
         exclude: args.exclude.clone(),
-        threads: args.threads,
+        threads: args.engine.threads,
+        cpu,
+        arena_bytes: args.engine.arena_bytes,
     };
     let bar = ProgressBar::new(samples.len() as u64);
     if let Ok(style) = ProgressStyle::with_template("calibrating {bar:32} {pos}/{len} {eta}") {
@@ -93,7 +95,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     bar.finish_and_clear();
     engine::save(&model, &args.output, args.force)?;
     let bytes = std::fs::metadata(&args.output)?.len();
-    eprintln!(
+    note!(
         "{}: {} bytes, {:.3} of the float file; {} samples, {} integer nodes, {} float nodes",
         args.output.display(),
         output::thousands(bytes),
@@ -103,7 +105,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         report.float_nodes.len()
     );
     for node in &report.float_nodes {
-        eprintln!("stays float: {node}");
+        note!("stays float: {node}");
     }
     if args.report {
         let rows: Vec<Vec<String>> = report
@@ -119,7 +121,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 ]
             })
             .collect();
-        output::table(&["tensor", "min", "max", "scale", "zero point"], &rows);
+        output::table(&["tensor", "min", "max", "scale", "zero point"], &rows)?;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Images to input tensors.
 
-use anyhow::{Context, Result, bail};
+use crate::error::usage;
+use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use requant_ir::{DType, Dim, Tensor, TensorType};
 use std::path::{Path, PathBuf};
@@ -18,10 +19,10 @@ pub(crate) enum ImageLayout {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ImageOptions {
     /// Subtracted from each pixel (0 to 255): one value or one per channel
-    #[arg(long, value_delimiter = ',', default_value = "0", allow_negative_numbers = true)]
+    #[arg(long, value_delimiter = ',', default_value = "0", allow_hyphen_values = true, value_parser = finite)]
     mean: Vec<f32>,
     /// What the difference is divided by: one value or one per channel
-    #[arg(long, value_delimiter = ',', default_value = "1")]
+    #[arg(long, value_delimiter = ',', default_value = "1", allow_hyphen_values = true, value_parser = divisor)]
     scale: Vec<f32>,
     /// Axis order of the input [default: from the model's shape]
     #[arg(long)]
@@ -31,13 +32,24 @@ pub(crate) struct ImageOptions {
     bgr: bool,
 }
 
+fn finite(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(v) if v.is_finite() => Ok(v),
+        _ => Err("not a finite number".to_owned()),
+    }
+}
+
+fn divisor(text: &str) -> Result<f32, String> {
+    finite(text).and_then(|v| if v == 0.0 { Err("nothing divides by 0".to_owned()) } else { Ok(v) })
+}
+
 impl ImageOptions {
     /// Reads an image as the input `ty` of a model: float inputs get `(pixel − mean) / scale`,
     /// u8 inputs the pixels. The size must be the model's where the model fixes it.
     pub(crate) fn load(&self, path: &Path, name: &str, ty: &TensorType) -> Result<Tensor> {
         let fixed = |axis: usize| ty.dims.as_ref().and_then(|d| d.get(axis)).and_then(Dim::fixed);
         if ty.rank() != Some(4) {
-            bail!("input `{name}` is not an image: its rank is not 4");
+            return Err(usage(format!("input `{name}` is not an image: its rank is not 4")));
         }
         let layout = self.layout.unwrap_or(match (fixed(1), fixed(3)) {
             (Some(1 | 3), _) => ImageLayout::Nchw,
@@ -63,17 +75,19 @@ impl ImageOptions {
             if let Some(want) = fixed(axis)
                 && want != got
             {
-                bail!(
+                return Err(usage(format!(
                     "{}: the image is {got} pixels {what}, input `{name}` wants {want}: resize it first",
                     path.display()
-                );
+                )));
             }
         }
         let channels = fixed(c_axis).unwrap_or(3);
         let pixels = match channels {
             1 => image.to_luma8().into_raw(),
             3 => image.to_rgb8().into_raw(),
-            n => bail!("input `{name}` has {n} channels: images have 1 or 3"),
+            n => {
+                return Err(usage(format!("input `{name}` has {n} channels: images have 1 or 3")));
+            }
         };
         let dims = match layout {
             ImageLayout::Nchw => [1, channels, h, w],
@@ -96,9 +110,7 @@ impl ImageOptions {
                 let per_channel = |v: &[f32], what: &str| match v.len() {
                     1 => Ok(vec![v[0]; channels]),
                     n if n == channels => Ok(v.to_vec()),
-                    n => Err(crate::error::usage(format!(
-                        "--{what} has {n} values for {channels} channels"
-                    ))),
+                    n => Err(usage(format!("--{what} has {n} values for {channels} channels"))),
                 };
                 let (mean, scale) =
                     (per_channel(&self.mean, "mean")?, per_channel(&self.scale, "scale")?);
@@ -110,7 +122,9 @@ impl ImageOptions {
                     .collect();
                 Ok(Tensor::from_slice(&dims, &data)?)
             }
-            other => bail!("input `{name}` is {other}: images fill f32 and u8 inputs"),
+            other => {
+                Err(usage(format!("input `{name}` is {other}: images fill f32 and u8 inputs")))
+            }
         }
     }
 }
@@ -133,7 +147,7 @@ pub(crate) fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     }
     files.sort();
     if files.is_empty() {
-        bail!("{}: no .png or .jpg in this folder", folder.display());
+        return Err(usage(format!("{}: no .png or .jpg in this folder", folder.display())));
     }
     Ok(files)
 }

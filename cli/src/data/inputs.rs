@@ -4,8 +4,8 @@
 //! array or image; `-i name=zeros` and `-i name=random` make values.
 
 use super::images::{self, ImageOptions};
-use crate::error::usage;
-use anyhow::{Context, Result, bail};
+use crate::error::{limit, malformed, usage};
+use anyhow::{Context, Result};
 use clap::Args;
 use requant_ir::npz::{read_npy, read_npz};
 use requant_ir::{DType, Dim, ElemType, Limits, Model, Tensor, TensorType};
@@ -47,14 +47,16 @@ impl std::str::FromStr for ShapeArg {
 
 /// Name and type of each input of a model's main graph, in graph order.
 pub(crate) fn signature(model: &Model) -> Result<Vec<(String, TensorType)>> {
-    let graph = model.graphs.first().context("the model has no graph")?;
+    let graph = model.graphs.first().ok_or_else(|| malformed("the model has no graph"))?;
     graph
         .inputs
         .iter()
         .map(|&id| {
-            let value = graph.value(id).context("the model names an input that is not there")?;
-            let ty =
-                value.ty.clone().with_context(|| format!("input `{}` has no type", value.name))?;
+            let value = graph
+                .value(id)
+                .ok_or_else(|| malformed("the model names an input that is not there"))?;
+            let ty = value.ty.clone();
+            let ty = ty.ok_or_else(|| malformed(format!("input `{}` has no type", value.name)))?;
             Ok((value.name.clone(), ty))
         })
         .collect()
@@ -72,9 +74,37 @@ pub(crate) fn concrete(name: &str, ty: &TensorType, shapes: &[ShapeArg]) -> Resu
     Ok(dims.iter().map(|d| d.fixed().unwrap_or(1)).collect())
 }
 
-/// Rejects `--shape` names that the model does not have.
+/// [`concrete`] shapes of all inputs, in graph order.
+pub(crate) fn shapes(
+    signature: &[(String, TensorType)],
+    given: &[ShapeArg],
+) -> Result<Vec<Vec<usize>>> {
+    signature.iter().map(|(name, ty)| concrete(name, ty, given)).collect()
+}
+
+/// Rejects `--shape` names that the model does not have or that are there twice, and extents that no
+/// tensor has.
 pub(crate) fn check_shapes(signature: &[(String, TensorType)], shapes: &[ShapeArg]) -> Result<()> {
-    shapes.iter().try_for_each(|s| find(signature, &s.name).map(drop))
+    for (i, s) in shapes.iter().enumerate() {
+        let (_, ty) = &signature[find(signature, &s.name)?];
+        if shapes[..i].iter().any(|earlier| earlier.name == s.name) {
+            return Err(usage(format!("--shape {} is given twice", s.name)));
+        }
+        Tensor::byte_len(ty.dtype(), &s.dims)
+            .map_err(|e| usage(format!("--shape {}: {e}", s.name)))?;
+    }
+    Ok(())
+}
+
+/// Fails if the bytes of a made-up input are more than this process can well have.
+fn check_bytes(ty: &TensorType, dims: &[usize]) -> Result<usize> {
+    let bytes = Tensor::byte_len(ty.dtype(), dims).map_err(|e| limit(e.to_string()))?;
+    // It is copied into the session.
+    let most = requant::default_arena_bytes().unwrap_or(usize::MAX) / 3;
+    if bytes > most {
+        return Err(limit(format!("an input of {bytes} bytes is above the limit of {most}")));
+    }
+    Ok(bytes)
 }
 
 impl InputArgs {
@@ -109,6 +139,7 @@ impl InputArgs {
     ) -> Result<Vec<(usize, Tensor)>> {
         if !source.contains('=') || Path::new(source).is_file() {
             let path = Path::new(source);
+            regular(path)?;
             return match extension(path).as_str() {
                 "npz" => by_name(read_npz(path, limits)?, signature),
                 _ if signature.len() == 1 => {
@@ -123,7 +154,11 @@ impl InputArgs {
         let index = find(signature, name)?;
         let ty = &signature[index].1;
         let tensor = match value {
-            "zeros" => Tensor::zeros(ElemType::plain(ty.dtype()), concrete(name, ty, &[])?)?,
+            "zeros" => {
+                let dims = concrete(name, ty, &[])?;
+                check_bytes(ty, &dims)?;
+                Tensor::zeros(ElemType::plain(ty.dtype()), dims)?
+            }
             "random" => random(ty, &concrete(name, ty, &[])?, index as u64)?,
             _ => match value.strip_prefix('@') {
                 Some(path) => self.load_file(Path::new(path), name, ty, limits)?,
@@ -144,6 +179,7 @@ impl InputArgs {
         ty: &TensorType,
         limits: &Limits,
     ) -> Result<Tensor> {
+        regular(path)?;
         match extension(path).as_str() {
             "npy" => Ok(read_npy(path, limits)?),
             "npz" => {
@@ -151,7 +187,7 @@ impl InputArgs {
                 match arrays.iter().position(|(n, _)| n == name) {
                     Some(i) => Ok(arrays.swap_remove(i).1),
                     None if arrays.len() == 1 => Ok(arrays.swap_remove(0).1),
-                    None => bail!("{}: no array `{name}` in it", path.display()),
+                    None => Err(usage(format!("{}: no array `{name}` in it", path.display()))),
                 }
             }
             _ if images::is_image(path) => self.image.load(path, name, ty),
@@ -159,7 +195,7 @@ impl InputArgs {
                 let data = std::fs::read(path).with_context(|| format!("{}", path.display()))?;
                 let dims = concrete(name, ty, &[])?;
                 Tensor::copy_from(ElemType::plain(ty.dtype()), dims, &data)
-                    .with_context(|| format!("{}", path.display()))
+                    .map_err(|e| usage(format!("{}: {e}", path.display())))
             }
             other => {
                 Err(usage(format!("{}: cannot read inputs from `.{other}` files", path.display())))
@@ -191,6 +227,7 @@ impl InputArgs {
                 options: self.image.clone(),
             });
         }
+        regular(data)?;
         if extension(data) != "npz" {
             return Err(usage(format!(
                 "{}: data is an .npz or a folder of images",
@@ -212,15 +249,18 @@ impl InputArgs {
             .max(1);
         let total = arrays.first().and_then(|(_, t)| t.dims().first().copied()).unwrap_or(0);
         if let Some((i, t)) = arrays.iter().find(|(_, t)| t.dims().first() != Some(&total)) {
-            bail!(
+            return Err(usage(format!(
                 "{}: array `{}` has shape {:?}: every array needs {total} samples on axis 0",
                 data.display(),
                 signature[*i].0,
                 t.dims()
-            );
+            )));
         }
         if total < batch {
-            bail!("{}: {total} samples are less than the model's batch of {batch}", data.display());
+            return Err(usage(format!(
+                "{}: {total} samples are less than the model's batch of {batch}",
+                data.display()
+            )));
         }
         let arrays = arrays.into_iter().map(|(i, t)| (signature[i].0.clone(), t)).collect();
         Ok(Samples::Arrays { arrays, batch, count: at_most(total / batch) })
@@ -262,7 +302,7 @@ impl Samples {
 pub(crate) fn rows(t: &Tensor, start: usize, count: usize) -> Result<Tensor> {
     let total = t.dims().first().copied().unwrap_or(0);
     if start + count > total {
-        bail!("sample {start} is beyond the {total} that are there");
+        return Err(usage(format!("sample {start} is beyond the {total} that are there")));
     }
     let row = t.bytes().len() / total;
     let mut dims = t.dims().to_vec();
@@ -317,6 +357,15 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
+/// Fails for pipes and devices: opening them may wait for ever.
+fn regular(path: &Path) -> Result<()> {
+    let context = || format!("{}", path.display());
+    if std::fs::metadata(path).with_context(context)?.is_file() {
+        return Ok(());
+    }
+    Err(std::io::Error::other("not a regular file")).with_context(context)
+}
+
 fn extension(path: &Path) -> String {
     path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase()
 }
@@ -325,7 +374,7 @@ fn extension(path: &Path) -> String {
 /// for the others (they are often indices).
 pub(crate) fn random(ty: &TensorType, dims: &[usize], seed: u64) -> Result<Tensor> {
     let dtype = ty.dtype();
-    let bytes = Tensor::byte_len(dtype, dims)?;
+    let bytes = check_bytes(ty, dims)?;
     let mut state = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
     let mut next = move || {
         // splitmix64
@@ -337,7 +386,8 @@ pub(crate) fn random(ty: &TensorType, dims: &[usize], seed: u64) -> Result<Tenso
     };
     let unit = |r: u64| (r >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
     let n: usize = dims.iter().product();
-    let mut data = Vec::with_capacity(bytes);
+    let mut data = Vec::new();
+    data.try_reserve_exact(bytes).map_err(|_| limit(format!("no memory for {bytes} bytes")))?;
     for _ in 0..n {
         let r = next();
         match dtype {
@@ -354,6 +404,16 @@ pub(crate) fn random(ty: &TensorType, dims: &[usize], seed: u64) -> Result<Tenso
         }
     }
     Ok(Tensor::copy_from(ElemType::plain(dtype), dims.to_vec(), &data)?)
+}
+
+/// [`random`] values for every input, of these shapes in graph order.
+pub(crate) fn random_feed(
+    signature: &[(String, TensorType)],
+    shapes: &[Vec<usize>],
+    seed: u64,
+) -> Result<Feed> {
+    let feed = signature.iter().zip(shapes).zip(seed..);
+    feed.map(|(((name, ty), dims), seed)| Ok((name.clone(), random(ty, dims, seed)?))).collect()
 }
 
 /// True when an input has an extent that only a run can tell.

@@ -45,7 +45,7 @@ pub enum CompileError {
         source: TensorError,
     },
     /// The arena would exceed its budget.
-    #[error("a session would take {} of memory for intermediate values, above the limit of {budget} bytes; use smaller inputs or raise `arena_bytes`", bytes(.needed))]
+    #[error("a session would take {} of memory for intermediate values, above the limit of {budget} bytes; use smaller inputs or raise `arena_bytes` (`--arena-bytes`)", bytes(.needed))]
     ArenaBudget {
         /// Bytes needed; `None` when the number does not fit this machine.
         needed: Option<usize>,
@@ -178,6 +178,15 @@ pub enum RunError {
         /// The node.
         node: String,
         /// What the kernel refused.
+        #[source]
+        source: KernelError,
+    },
+    /// An element that a node is not defined for, such as an index outside its axis.
+    #[error("node `{node}` cannot be computed from these values")]
+    Value {
+        /// The node.
+        node: String,
+        /// Which element.
         #[source]
         source: KernelError,
     },

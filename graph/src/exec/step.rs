@@ -345,6 +345,9 @@ impl StepError {
     pub(crate) fn at(self, node: &str) -> RunError {
         let node = node.to_owned();
         match self {
+            StepError::Kernel(source @ KernelError::Value { .. }) => {
+                RunError::Value { node, source }
+            }
             StepError::Kernel(source) => RunError::Kernel { node, source },
             StepError::Fallback(e) => e.at(node),
         }

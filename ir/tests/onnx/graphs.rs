@@ -83,6 +83,30 @@ fn all_unsupported_operators_in_one_list() {
 }
 
 #[test]
+fn forms_behind_an_unsupported_operator_are_listed_too() {
+    let names: Vec<String> = (0..7).map(|i| format!("r{i}")).collect();
+    let mut net = Net::new().input("x", F, &[1, 1, 4, 4]);
+    for name in &names {
+        net = net.node("Resize", &["x"], &[name], vec![]);
+    }
+    let net = net
+        .node("Relu", &["r0"], &["a"], vec![int("unheard_of", 1)])
+        .node("MaxPool", &["a"], &["b"], vec![ints("kernel_shape", &[2, 2, 2])])
+        // Fine, or not to be judged, as long as its operands are not known.
+        .node("Concat", &["a", "b"], &["c"], vec![int("axis", -1)])
+        .node("Reshape", &["c", "r1"], &["d"], vec![])
+        .node("QLinearConv", &["d", "r1", "r2", "r3", "r4", "r5", "r6", "a"], &["e"], vec![])
+        .output("e");
+    let list = unsupported(&net);
+    let found: Vec<_> = list.ops.iter().map(|o| (o.op_type.as_str(), o.reason.as_str())).collect();
+    let resize = ("Resize", "unknown operator");
+    let rest = [("Relu", "attribute `unheard_of`"), ("MaxPool", "3 spatial axes")];
+    assert_eq!(found, [&[resize][..], &rest].concat());
+    let text = list.to_string();
+    assert!(names.iter().all(|n| text.contains(&format!("`n_{n}`"))), "{text}");
+}
+
+#[test]
 fn functions_of_the_model_are_not_mistaken_for_operators() {
     let mut net = relu();
     net.0.functions.push(FunctionProto { name: "Relu".into(), domain: String::new() });

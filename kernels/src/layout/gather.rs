@@ -39,7 +39,11 @@ impl Gather {
         check_len("the indices", indices.len(), self.count)?;
         check_len("y", y.len(), self.outer * self.count * self.inner)?;
         if let Some(&index) = indices.iter().find(|&&i| self.resolve(i).is_none()) {
-            return Err(KernelError::invalid("a gather index", index, "inside the axis"));
+            return Err(KernelError::Value {
+                what: "a gather index",
+                value: index,
+                rule: "inside the axis",
+            });
         }
         if y.is_empty() {
             return Ok(());

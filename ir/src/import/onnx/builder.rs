@@ -30,7 +30,7 @@ enum Source {
     /// Becomes a value when something uses it, under the element type that the user gives it.
     Constant(Tensor),
     Value(ValueId),
-    /// Result of a node that is not supported: its users are not looked at.
+    /// Result of a node that is not supported, or of one that uses such a result.
     Unknown,
 }
 
@@ -211,9 +211,8 @@ impl<'a> Builder<'a> {
                 let name = if keeps { name } else { self.unique_value(&name) };
                 self.add_value(name, Some(t.ty()), Some(t))?
             }
-            Source::Unknown => {
-                return Err(Failure::Unsupported("an operand of unknown type".into()));
-            }
+            // Stands in, so that the user's own form is looked at; this graph is not kept.
+            Source::Unknown => self.fresh_value(&name)?,
         };
         self.symbols[sym.0].views.push((elem.clone(), id));
         Ok(id)

@@ -2,7 +2,7 @@
 
 use super::attrs::Attrs;
 use super::builder::{Builder, Info, Sym};
-use super::error::{Failure, malformed, unsupported};
+use super::error::{Failure, malformed, of_operand, unsupported};
 use super::external::ExternalFiles;
 use super::proto::{NodeProto, TensorProto};
 use super::tensor;
@@ -54,7 +54,7 @@ impl<'c> Cx<'c, '_> {
     }
 
     pub(super) fn need_rank(&self, sym: Sym) -> Result<usize, Failure> {
-        self.rank(sym).map_or_else(|| unsupported("an operand of unknown rank"), Ok)
+        self.rank(sym).map_or_else(|| of_operand("an operand of unknown rank"), Ok)
     }
 
     /// The operand as plain numbers.
@@ -100,7 +100,7 @@ impl<'c> Cx<'c, '_> {
 
     /// The elements of an integer operand that must be a constant.
     pub(super) fn const_ints(&self, sym: Sym, what: &str) -> Result<Vec<i64>, Failure> {
-        self.ints(sym)?.map_or_else(|| unsupported(format!("{what} that are not constant")), Ok)
+        self.ints(sym)?.map_or_else(|| of_operand(format!("{what} that are not constant")), Ok)
     }
 
     /// An operand with extents, axes or indices, as s64.

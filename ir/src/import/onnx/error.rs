@@ -231,7 +231,7 @@ impl fmt::Display for Unsupported {
             let dot = if op.domain.is_empty() { "" } else { "." };
             write!(f, "\n  {}{dot}{} ({}): ", op.domain, op.op_type, op.reason)?;
             let plural = if op.nodes.len() == 1 { "node" } else { "nodes" };
-            write!(f, "{} {plural}: {}", op.nodes.len(), quoted(&op.nodes))?;
+            write!(f, "{} {plural}: {}", op.nodes.len(), list(&op.nodes))?;
         }
         for tensor in &self.tensors {
             write!(f, "\n  tensor `{}`: {}", tensor.name, tensor.reason)?;
@@ -240,11 +240,14 @@ impl fmt::Display for Unsupported {
     }
 }
 
+fn list(names: &[String]) -> String {
+    names.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ")
+}
+
 /// The first few names, for people.
 fn quoted(names: &[String]) -> String {
     const SHOWN: usize = 5;
-    let mut text =
-        names.iter().take(SHOWN).map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
+    let mut text = list(&names[..names.len().min(SHOWN)]);
     if names.len() > SHOWN {
         text.push_str(", …");
     }
@@ -258,6 +261,9 @@ pub(super) enum Failure {
     Malformed(String),
     /// Valid, but not supported.
     Unsupported(String),
+    /// Not supported for what an operand is: says nothing where the operand is the result of a node that
+    /// is not supported itself.
+    Operand(String),
     /// Complete already.
     Import(ImportError),
 }
@@ -283,6 +289,11 @@ impl From<TensorError> for Failure {
 
 pub(super) fn malformed<T>(detail: impl Into<String>) -> Result<T, Failure> {
     Err(Failure::Malformed(detail.into()))
+}
+
+/// Not supported for what an operand is, see [`Failure::Operand`].
+pub(super) fn of_operand<T>(reason: impl Into<String>) -> Result<T, Failure> {
+    Err(Failure::Operand(reason.into()))
 }
 
 pub(super) fn unsupported<T>(reason: impl Into<String>) -> Result<T, Failure> {

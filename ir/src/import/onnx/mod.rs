@@ -260,7 +260,7 @@ impl Import<'_, '_> {
             Failure::Malformed(detail) => {
                 Err(ImportError::Tensor { tensor: name.to_owned(), detail })
             }
-            Failure::Unsupported(reason) => {
+            Failure::Unsupported(reason) | Failure::Operand(reason) => {
                 let name = name.to_owned();
                 self.b.unsupported.tensors.push(UnsupportedTensor { name: name.clone(), reason });
                 self.b.define_unknown(&name)
@@ -285,7 +285,7 @@ impl Import<'_, '_> {
                     detail,
                 });
             }
-            Err(Failure::Unsupported(reason)) => {
+            Err(Failure::Unsupported(reason) | Failure::Operand(reason)) => {
                 let domain = domain(&node.domain);
                 let label = label(index, node);
                 self.b.unsupported.add_node(domain, &node.op_type, &label, reason);
@@ -319,9 +319,7 @@ impl Import<'_, '_> {
         };
         // The sort found a definition for every name.
         let operands: Vec<_> = node.input.iter().map(|n| self.b.find(n)).collect();
-        if operands.iter().flatten().any(|&o| self.b.is_unknown(o)) {
-            return Ok(self.unknown_results(node)?);
-        }
+        let blind = operands.iter().flatten().any(|&o| self.b.is_unknown(o));
         let mut cx = Cx {
             b: &mut self.b,
             attrs: Attrs::new(node)?,
@@ -333,7 +331,15 @@ impl Import<'_, '_> {
             external: self.external,
             steps: 0,
         };
-        reader.read(&mut cx)
+        let result = reader.read(&mut cx);
+        match result {
+            // The import has failed already; what counts is whether this node's form is one more reason.
+            // The rest may come of what is only assumed of the operands.
+            Ok(()) | Err(Failure::Operand(_) | Failure::Malformed(_)) if blind => {
+                Ok(self.unknown_results(node)?)
+            }
+            result => result,
+        }
     }
 
     fn outputs(&mut self, graph: &GraphProto) -> Result<(), ImportError> {

@@ -2,7 +2,7 @@
 
 use super::super::builder::{Info, Sym};
 use super::super::cx::{Cx, broadcast, req};
-use super::super::error::{Failure, malformed, unsupported};
+use super::super::error::{Failure, malformed, of_operand, unsupported};
 use super::super::tensor;
 use crate::{BinaryKind, DType, Op, UnaryKind};
 
@@ -94,7 +94,7 @@ pub(super) fn pow(cx: &mut Cx<'_, '_>) -> Result<(), Failure> {
     let mut y = cx.plain(y)?;
     if from != to {
         if !to.is_float() {
-            return unsupported(format!("{from} exponents of {to} numbers"));
+            return of_operand(format!("{from} exponents of {to} numbers"));
         }
         y = cx.step(Op::Cast { to }, vec![y])?;
     }

@@ -3,7 +3,7 @@
 
 use super::super::builder::{Info, Sym};
 use super::super::cx::{Cx, broadcast, req};
-use super::super::error::{Failure, malformed, unsupported};
+use super::super::error::{Failure, malformed, of_operand, unsupported};
 use super::quant::{Params, per_axis, per_tensor};
 use super::{float, window};
 use crate::{
@@ -51,7 +51,7 @@ fn weights(
 
 fn eight_bits(elem: ElemType) -> Result<ElemType, Failure> {
     if !elem.dtype.is_8bit() {
-        return unsupported(format!("{} elements", elem.dtype));
+        return of_operand(format!("{} elements", elem.dtype));
     }
     Ok(elem)
 }
@@ -157,7 +157,7 @@ fn row_bias(
 ) -> Result<Option<ValueId>, Failure> {
     let columns = cx.b.constant(b).and_then(|t| t.dims().get(usize::from(!trans_b)).copied());
     let Some(t) = cx.b.constant(c) else {
-        return if cx.rank(c) == Some(1) { bias(cx, Some(c)) } else { unsupported(NOT_A_ROW) };
+        return if cx.rank(c) == Some(1) { bias(cx, Some(c)) } else { of_operand(NOT_A_ROW) };
     };
     if t.dtype() != DType::I32 || t.dims().len() == 1 && Some(t.len()) == columns {
         return bias(cx, Some(c));
@@ -169,7 +169,7 @@ fn row_bias(
             Tensor::from_slice(&[n], &vec![v; n])?
         }
         (Some(_), Some(n)) if t.dims() == [1, n] => t.with_dims(vec![n])?,
-        _ => return unsupported(NOT_A_ROW),
+        _ => return of_operand(NOT_A_ROW),
     };
     Ok(Some(cx.b.fresh_constant(&name, row)?))
 }

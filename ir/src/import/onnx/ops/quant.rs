@@ -2,7 +2,7 @@
 
 use super::super::builder::{Info, Sym};
 use super::super::cx::{Cx, req};
-use super::super::error::{Failure, malformed, unsupported};
+use super::super::error::{Failure, malformed, of_operand, unsupported};
 use super::super::tensor;
 use crate::{DType, ElemType, Op, Quant, Tensor};
 
@@ -81,7 +81,7 @@ fn elem(
 
 fn constant<'c>(cx: &'c Cx<'_, '_>, sym: Sym, what: &str) -> Result<&'c Tensor, Failure> {
     let Some(t) = cx.b.constant(sym) else {
-        return unsupported(format!("a {what} that is not constant"));
+        return of_operand(format!("a {what} that is not constant"));
     };
     if t.dims().len() > 1 {
         return unsupported(format!(
@@ -98,7 +98,7 @@ fn constant<'c>(cx: &'c Cx<'_, '_>, sym: Sym, what: &str) -> Result<&'c Tensor, 
 fn checked_axis(cx: &Cx<'_, '_>, axis: i64, tensor: Sym, count: usize) -> Result<usize, Failure> {
     let rank = cx.rank(tensor);
     if axis < 0 && rank.is_none() {
-        return unsupported("a negative axis of an operand of unknown rank");
+        return of_operand("a negative axis of an operand of unknown rank");
     }
     let rank = rank.unwrap_or(crate::MAX_RANK);
     let normal = if axis < 0 { axis.saturating_add(rank as i64) } else { axis };
@@ -120,7 +120,7 @@ fn checked_axis(cx: &Cx<'_, '_>, axis: i64, tensor: Sym, count: usize) -> Result
 fn scales(t: &Tensor) -> Result<Vec<f32>, Failure> {
     let Some(scales) = t.as_slice::<f32>() else {
         return if t.dtype().is_float() {
-            unsupported(format!("{} scales", t.dtype()))
+            of_operand(format!("{} scales", t.dtype()))
         } else {
             malformed(format!("{} scales", t.dtype()))
         };
@@ -165,7 +165,7 @@ pub(super) fn quantize(cx: &mut Cx<'_, '_>) -> Result<(), Failure> {
         n => Some(tensor::dtype(i32::try_from(n).unwrap_or(i32::MAX))?),
     };
     if !cx.dtype(x).is_float() {
-        return unsupported(format!("{} numbers to quantize", cx.dtype(x)));
+        return of_operand(format!("{} numbers to quantize", cx.dtype(x)));
     }
     let out = per_axis(cx, Params { scale, zero_point }, storage, axis, x)?;
     let info = Info::new(out.clone(), cx.rank(x));

@@ -1,7 +1,7 @@
 //! Attributes of convolutions and pools: strides, padding, dilations.
 
 use super::super::cx::Cx;
-use super::super::error::{Failure, malformed, unsupported};
+use super::super::error::{Failure, malformed, of_operand, unsupported};
 use crate::{ConvAttrs, Layout, Padding, PoolAttrs, PoolKind};
 
 struct Window {
@@ -19,7 +19,7 @@ fn window(cx: &mut Cx<'_, '_>, spatial: Option<usize>) -> Result<Window, Failure
     let pads = extents(cx, "pads", 0)?;
     let known = [&kernel, &strides, &dilations].into_iter().find_map(|v| Some(v.as_ref()?.len()));
     let Some(n) = spatial.or(known).or(pads.as_ref().map(|p| p.len() / 2)) else {
-        return unsupported("an operand of unknown rank");
+        return of_operand("an operand of unknown rank");
     };
     for (name, list, len) in [
         ("kernel_shape", &kernel, n),
@@ -75,7 +75,7 @@ pub(super) fn conv(
     weights: Option<&[usize]>,
 ) -> Result<ConvAttrs, Failure> {
     let Some(spatial) = w_rank.or(x_rank).map(|r| r.checked_sub(2)) else {
-        return unsupported("operands of unknown rank");
+        return of_operand("operands of unknown rank");
     };
     let Some(spatial) = spatial else { return malformed("weights without spatial axes") };
     let w = window(cx, Some(spatial))?;
