@@ -3,7 +3,7 @@
 use anyhow::Error;
 use requant::ErrorKind;
 use requant_ir::TensorError;
-use requant_ir::npz::NpzError;
+use requant_ir::npz::{NpyError, NpzError};
 use requant_quantize::QuantizeError;
 use std::fmt;
 use std::io;
@@ -117,7 +117,11 @@ fn classify(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(e) = cause.downcast_ref::<NpzError>() {
         return Some(match e {
             NpzError::Io { source, .. } => of_io(source),
-            NpzError::Tensor { source: TensorError::NoMemory { .. }, .. } => Exit::Limit,
+            NpzError::Array { source, .. } => match source {
+                NpyError::Io(source) => of_io(source),
+                NpyError::Limit { .. } | NpyError::Tensor(TensorError::NoMemory { .. }) => Exit::Limit,
+                _ => Exit::Malformed,
+            },
             _ => Exit::Malformed,
         } as u8);
     }
