@@ -119,7 +119,9 @@ fn classify(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
             NpzError::Io { source, .. } => of_io(source),
             NpzError::Array { source, .. } => match source {
                 NpyError::Io(source) => of_io(source),
-                NpyError::Limit { .. } | NpyError::Tensor(TensorError::NoMemory { .. }) => Exit::Limit,
+                NpyError::Limit { .. } | NpyError::Tensor(TensorError::NoMemory { .. }) => {
+                    Exit::Limit
+                }
                 _ => Exit::Malformed,
             },
             _ => Exit::Malformed,
