@@ -3,7 +3,7 @@
 //! The output is cut into blocks whose size follows from the shape alone, so that results do not depend on
 //! the number of threads. The crate picks its instruction set itself and packs into memory of its own.
 //! What it adds in an order that depends on the machine it does not get to see: K beyond what it blocks by
-//! cache size, matrices of one row or column, and dot products along a transposed operand (see [`thin`]).
+//! cache size, matrices of one row or column, and dot products along a transposed operand (see `thin.rs`).
 
 use super::{Activation, thin};
 use crate::cpu::Cpu;

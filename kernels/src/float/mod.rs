@@ -1,7 +1,7 @@
 //! f32 kernels: what stays float in a quantized model, and what float models are measured by.
 //!
 //! Everything gives the same bits on every ISA and for every number of threads. GEMM and convolution add
-//! their products by fused multiply-add in the order of K, in slices of [`gemm::KC`].
+//! their products by fused multiply-add in the order of K, in slices of 512.
 
 mod activation;
 mod binary;
