@@ -236,7 +236,10 @@ fn check(
     x: &Tensor,
     tolerance: f32,
 ) -> Result<PassReport, TestCaseError> {
-    let mut graph = Graph::from_model(&Model::parse_text(text).unwrap()).unwrap();
+    // The generator does not follow every extent: now and then a constant does not fit.
+    let Ok(mut graph) = Graph::from_model(&Model::parse_text(text).unwrap()) else {
+        return Err(TestCaseError::reject("not a valid net"));
+    };
     let before = outputs(&graph, x);
     let report = Pipeline::new(passes).run(&mut graph, options).unwrap();
     graph.verify().unwrap();
