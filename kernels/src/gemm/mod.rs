@@ -27,6 +27,8 @@ pub(crate) mod x86_avx512bw;
 pub(crate) mod x86_avx512vnni;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86_avxvnni;
+#[cfg(target_arch = "x86_64")]
+mod x86_zmm;
 
 use std::{fmt, sync::Arc};
 

@@ -75,54 +75,7 @@ impl Dot for Avx512Vnni {
         }
     }
 
-    #[inline(always)]
-    unsafe fn add(acc: Self::Acc, other: Self::Acc) -> Self::Acc {
-        // SAFETY: the caller grants the features.
-        unsafe { _mm512_add_epi32(acc, other) }
-    }
-
-    #[inline(always)]
-    unsafe fn sub_zeros(acc: Self::Acc, sum: i32, zeros: *const i32) -> Self::Acc {
-        // SAFETY: the caller grants 16 values and the features.
-        unsafe {
-            let zeros = _mm512_loadu_si512(zeros.cast());
-            _mm512_sub_epi32(acc, _mm512_mullo_epi32(_mm512_set1_epi32(sum), zeros))
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn store_scaled(acc: Self::Acc, scales: *const f32, out: *mut f32) {
-        // SAFETY: the caller grants 16 values at either pointer and the features.
-        unsafe {
-            _mm512_storeu_ps(out, _mm512_mul_ps(_mm512_cvtepi32_ps(acc), _mm512_loadu_ps(scales)))
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn requantize<const MR: usize, const NV: usize>(
-        acc: &[[Self::Acc; NV]; MR],
-        quant: &Quant,
-        multiplier: *const f32,
-        cols: usize,
-        out: *mut u8,
-        ldc: usize,
-    ) -> bool {
-        // SAFETY: same contract; multipliers are padded to whole panels.
-        unsafe { requantize_tile(acc, quant, multiplier, cols, out, ldc) };
-        true
-    }
-
-    #[inline(always)]
-    unsafe fn finish(spill: Spill<'_>) {
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-        unsafe fn finish(spill: Spill<'_>) {
-            let Spill { epilogue, acc, width, columns, to } = spill;
-            // SAFETY: same contract; the features are enabled here.
-            unsafe { finish_rows::<Zmm>(epilogue, acc, width, columns, to) }
-        }
-        // SAFETY: same contract; the caller grants the features.
-        unsafe { finish(spill) }
-    }
+    super::x86_zmm::accumulators!();
 }
 
 kernel_set!(
