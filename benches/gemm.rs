@@ -76,6 +76,7 @@ impl Case {
             Self::Residual => {
                 *residual = Some(Residual {
                     sign: Sign::U8,
+                    domain: Sign::U8,
                     conv_is_lhs: true,
                     scale_a: 0.7,
                     scale_b: 0.6,

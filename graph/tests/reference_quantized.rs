@@ -141,7 +141,7 @@ fn a_residual_is_an_addition_after_rounding() {
             residual: Some(Residual { inner: inner.clone(), inner_clamp: clamp, conv_is_lhs }),
         };
         let fused = one(&fused, &[&x(), &w(), &bias(), &other]);
-        let add = Op::QBinary { kind: BinaryKind::Add, out: result.clone() };
+        let add = Op::QBinary { kind: BinaryKind::Add, flipped: false, out: result.clone() };
         let operands = if conv_is_lhs { [&own, &other] } else { [&other, &own] };
         assert_eq!(fused, one(&add, &operands));
     }

@@ -199,7 +199,9 @@ pub struct IntClamp {
 }
 
 /// A residual addition in the epilogue: the convolution's own result is rounded and saturated to
-/// `inner` exactly as if it were stored, then added to the residual operand as [`Op::QBinary`] does.
+/// `inner` exactly as if it were stored, then added to the residual operand as [`Op::QBinary`] does. The
+/// addition is defined on integers of `inner`'s signedness: an operand or result stored with the other one is
+/// moved by 128 (the constant's rounding in f32 depends on the zero points, so that this is no mere change of them).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Residual {
     /// Type of the convolution's own result.
@@ -415,6 +417,10 @@ pub enum Op {
     QBinary {
         /// `Add` or `Mul`.
         kind: BinaryKind,
+        /// Operands and result are stored with the other signedness than the arithmetic is defined on: all
+        /// integers, zero points and bounds move by 128 before it, and the result back. Roundings in f32 depend
+        /// on the zero points, so that this is not the same as the plain form.
+        flipped: bool,
         /// Result.
         out: QOut,
     },

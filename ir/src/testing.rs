@@ -323,7 +323,11 @@ pub fn op() -> BoxedStrategy<Op> {
         (flag(), finite(), q_out(), flag()).prop_map(|(trans_b, alpha, out, zero_folded)| {
             Op::QMatMul { trans_b, alpha, out, zero_folded }
         }),
-        (add_or_mul, q_out()).prop_map(|(kind, out)| Op::QBinary { kind, out }),
+        (add_or_mul, flag(), q_out()).prop_map(|(kind, flipped, out)| Op::QBinary {
+            kind,
+            flipped,
+            out
+        }),
         (pool(average()), q_out()).prop_map(|(pool, out)| Op::QPool { pool, out }),
         (axes(0), flag(), q_out()).prop_map(|(axes, keep_dims, out)| Op::QMean {
             axes,

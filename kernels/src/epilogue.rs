@@ -121,10 +121,13 @@ pub enum Requantize {
 /// A second 8-bit operand added to the requantized result, as ONNX Runtime's `QLinearAdd` does:
 /// `y = clamp(rne(fma(a, scale_a, fma(b, scale_b, offset))), min, max)` with a true fused multiply-add, where of
 /// `a` and `b` one is the convolution's own result, already rounded and clamped, the other the residual's stored value.
+/// Of an operand or result with another sign than `domain`, 128 more or less than what is stored takes part.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Residual {
     /// How the residual's bytes are read.
     pub sign: Sign,
+    /// The signedness of the integers that the addition is defined on.
+    pub domain: Sign,
     /// True if the convolution's result is `a`, the first operand of the addition.
     pub conv_is_lhs: bool,
     /// Factor of the first operand, `s_a / s_y`.
@@ -133,10 +136,18 @@ pub struct Residual {
     pub scale_b: f32,
     /// Both zero points, scaled, and the output's.
     pub offset: f32,
-    /// Lower bound of `y`, in stored units.
+    /// Lower bound of `y`, as stored.
     pub min: i32,
-    /// Upper bound of `y`, in stored units.
+    /// Upper bound of `y`, as stored.
     pub max: i32,
+}
+
+impl Residual {
+    /// What leads from stored values of the residual to those that are added, and from sums to stored values of
+    /// sign `out`.
+    pub(crate) fn shifts(&self, out: Sign) -> (i32, i32) {
+        (self.sign.shift_to(self.domain), self.domain.shift_to(out))
+    }
 }
 
 /// What to write for each accumulator `acc = bias + Σ a·(w − z_w)`.

@@ -31,6 +31,19 @@ impl Sign {
         }
     }
 
+    /// The other one.
+    pub const fn other(self) -> Self {
+        match self {
+            Self::U8 => Self::S8,
+            Self::S8 => Self::U8,
+        }
+    }
+
+    /// What leads from stored values to those of the same bytes, flipped, as `domain` has them: 0 or ±128.
+    pub const fn shift_to(self, domain: Sign) -> i32 {
+        domain.min() - self.min()
+    }
+
     /// The value of the raw byte `byte`.
     #[inline(always)]
     pub const fn value(self, byte: u8) -> i32 {

@@ -340,6 +340,7 @@ fn no_kernel_touches_memory_beyond_its_operands() {
                         let mut y = Guarded::new(&vec![0; geometry.output_len()], flush);
                         let with_residual = Residual {
                             sign: Sign::U8,
+                            domain: Sign::U8,
                             conv_is_lhs: false,
                             scale_a: 1.0,
                             scale_b: 1.0,

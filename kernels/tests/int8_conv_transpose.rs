@@ -240,6 +240,7 @@ fn no_kernel_touches_memory_beyond_its_operands() {
                             max: 255,
                             residual: Some(Residual {
                                 sign: Sign::U8,
+                                domain: Sign::U8,
                                 conv_is_lhs: false,
                                 scale_a: 1.0,
                                 scale_b: 1.0,

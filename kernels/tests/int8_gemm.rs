@@ -253,6 +253,7 @@ fn no_kernel_touches_memory_beyond_its_operands() {
                             residual: with_residual.then_some(
                                 requant_kernels::epilogue::Residual {
                                     sign: Sign::U8,
+                                    domain: Sign::U8,
                                     conv_is_lhs: true,
                                     scale_a: 0.0,
                                     scale_b: 1.0,

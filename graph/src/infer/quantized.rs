@@ -82,7 +82,7 @@ pub(super) fn infer(cx: &Cx<'_>, op: &Op) -> Result<TensorType, InferError> {
             }
             Ok(TensorType { elem: out.elem.clone(), dims })
         }
-        Op::QBinary { kind, out } => {
+        Op::QBinary { kind, flipped: _, out } => {
             cx.arity(2..=2, "2")?;
             if !matches!(kind, BinaryKind::Add | BinaryKind::Mul) {
                 return Err(cx.attribute("kind", kind, "add or mul"));

@@ -16,7 +16,7 @@ pub(super) fn lower(b: &mut Builder<'_>, site: &Site<'_>) -> Result<(), Reason> 
         Op::Quantize { out, clamp } => quantize(b, site, out, *clamp),
         Op::Dequantize => dequantize(b, site),
         Op::Requantize(out) => requantize(b, site, out),
-        Op::QBinary { kind, out } => binary(b, site, *kind, out),
+        Op::QBinary { kind, flipped, out } => binary(b, site, *kind, *flipped, out),
         Op::QSoftmax { axis, out } => softmax(b, site, *axis, out),
         Op::Lut { table, .. } => {
             let lut = Lut::new(b.target.cpu, **table);
@@ -130,6 +130,7 @@ fn binary(
     b: &mut Builder<'_>,
     site: &Site<'_>,
     kind: BinaryKind,
+    flipped: bool,
     out: &QOut,
 ) -> Result<(), Reason> {
     let (a_sign, sa, za) = affine8(&site.ty(0)?.elem)?;
@@ -143,15 +144,17 @@ fn binary(
     let limits = bounds(sign, out.clamp);
     let kernel = match kind {
         BinaryKind::Add => {
+            let domain = if flipped { sign.other() } else { sign };
+            let [za, zb, zy] = [za, zb, zy].map(|z| z + sign.shift_to(domain));
             let k = qadd_constants(sa, za, sb, zb, sy, zy);
-            Kernel::QAdd(Box::new((QAdd::new(b.target.cpu, sign, k, limits)?, shapes)))
+            let add = QAdd::new(b.target.cpu, sign, k, limits)?;
+            let add = if flipped { add.flipped() } else { add };
+            Kernel::QAdd(Box::new((add, shapes)))
         }
         BinaryKind::Mul => {
             let m = qmul_multiplier(sa, sb, sy);
-            Kernel::QMul(Box::new((
-                QMul::new(b.target.cpu, sign, m, (za, zb, zy), limits)?,
-                shapes,
-            )))
+            let mul = QMul::new(b.target.cpu, sign, m, (za, zb, zy), limits)?;
+            Kernel::QMul(Box::new((if flipped { mul.flipped() } else { mul }, shapes)))
         }
         _ => return Err(Reason::new("only addition and multiplication have integer kernels")),
     };

@@ -73,15 +73,15 @@ pub(super) fn accumulator(
         None => None,
         Some((r, operand)) => {
             let (r_sign, r_scale, r_zero) = affine8(operand)?;
-            let (a, b) = if r.conv_is_lhs {
-                ((scale, zero_point), (r_scale, r_zero))
-            } else {
-                ((r_scale, r_zero), (scale, zero_point))
-            };
+            let domain = inner_sign;
+            let (own, other) = ((scale, zero_point), (r_scale, r_zero + r_sign.shift_to(domain)));
+            let (a, b) = if r.conv_is_lhs { (own, other) } else { (other, own) };
+            let y_zero = y_zero + sign.shift_to(domain);
             let k = qadd_constants(a.0, a.1, b.0, b.1, y_scale, y_zero);
             let (min, max) = bounds(sign, out.clamp);
             Some(epilogue::Residual {
                 sign: r_sign,
+                domain,
                 conv_is_lhs: r.conv_is_lhs,
                 scale_a: k.ra,
                 scale_b: k.rb,

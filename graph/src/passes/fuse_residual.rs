@@ -6,7 +6,7 @@
 //! the addition.
 //! Class: exact. The epilogue rounds and saturates the convolution's own result as if it were stored;
 //! dropping that rounding would change one result in eight.
-//! Refuses: additions that broadcast, convolutions whose result is read elsewhere, is not 8 bits, or is
+//! Refuses: additions that broadcast, additions of different types, convolutions whose result is read elsewhere, is not 8 bits, or is
 //! rounded in another way than the sum, and those that have a residual already.
 
 use super::consts::{op, operand, same_dims};
@@ -36,7 +36,9 @@ impl Pass for FuseResidual {
 }
 
 fn rule(graph: &Graph, node: NodeId, cx: &mut PassCx<'_>) -> Option<Patch> {
-    let Op::QBinary { kind: BinaryKind::Add, out } = op(graph, node)? else { return None };
+    let Op::QBinary { kind: BinaryKind::Add, flipped: false, out } = op(graph, node)? else {
+        return None;
+    };
     let is_conv = |&index: &usize| {
         let summand = operand(graph, node, index).and_then(|o| op(graph, o.node));
         matches!(summand, Some(Op::QConv { .. }))
@@ -81,6 +83,10 @@ fn fuse(graph: &Graph, add: NodeId, index: usize, out: &QOut) -> Result<Patch, &
     }
     if inner.rounding != out.rounding {
         return Err("the convolution and the sum round differently");
+    }
+    let dtype = inner.elem.dtype;
+    if graph.fact(other).ty.dtype() != dtype || out.elem.dtype != dtype {
+        return Err("s8 and u8 meet in the sum");
     }
     let dims = |outlet| graph.fact(outlet).ty.dims.as_deref();
     if !same_dims(dims(own), dims(other)) {

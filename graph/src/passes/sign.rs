@@ -3,10 +3,11 @@
 //! Match: every quantized value of the other signedness but constant weights.
 //! Rewrite: its bytes XOR 0x80, its zero point moved by 128, and with it result types, clamps, tables,
 //! constants and the biases that have a zero point folded in (`Σ x·(w − z_w)` changes by
-//! `128·Σ(w − z_w)`). Inputs and outputs of the model keep their type: a table flips them at the border.
+//! `128·Σ(w − z_w)`). Additions and multiplications note that they are flipped: their roundings depend on the
+//! zero points. Inputs and outputs of the model keep their type: a table flips them at the border.
 //! Class: exact. Real values stay what they are.
-//! Refuses: nothing. Around an operator that it does not know, or whose new bias would leave s32, it
-//! flips back and forth.
+//! Refuses: nothing. Around an operator that it does not know, one that mixes both types, or whose new bias
+//! would leave s32, it flips back and forth.
 //!
 //! Which signedness is better depends on the machine (x86's `vpdpbusd` wants unsigned activations, Arm's
 //! `sdot` signed ones), so this is not part of the pipeline: lowering calls it.
@@ -174,24 +175,28 @@ impl Flipper {
                 *out = self.elem(out);
             }
             Op::Requantize(out)
-            | Op::QBinary { out, .. }
             | Op::QPool { out, .. }
             | Op::QMean { out, .. }
             | Op::QSoftmax { out, .. } => *out = self.out(out),
-            Op::QConv { out, zero_folded, residual, .. } => {
+            // What a residual is added to is not stored, and stays what the addition is defined on.
+            Op::QConv { out, zero_folded, .. } => {
                 if *zero_folded && x_flips && self.bias(node, false).is_none() {
                     return None;
                 }
                 *out = self.out(out);
-                if let Some(residual) = residual {
-                    residual.inner_clamp = self.clamp(residual.inner_clamp, &residual.inner);
-                    residual.inner = self.elem(&residual.inner);
-                }
             }
             Op::QMatMul { out, zero_folded, trans_b, .. } => {
                 if *zero_folded && x_flips && self.bias(node, !*trans_b).is_none() {
                     return None;
                 }
+                *out = self.out(out);
+            }
+            Op::QBinary { flipped, out, .. } => {
+                let all = node.inputs.iter().flatten().chain(&node.outputs);
+                if !all.copied().all(|v| self.flips(v)) {
+                    return None;
+                }
+                *flipped = !*flipped;
                 *out = self.out(out);
             }
             Op::Lut { table, out } => {

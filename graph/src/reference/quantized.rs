@@ -3,7 +3,7 @@
 use super::data::scale_index;
 use super::float::{Product, in_rows, reduced_axes, softmax};
 use super::movement::broadcast_to;
-use super::requantize::{Adder, Requantizer, bounds, round_to};
+use super::requantize::{Adder, Requantizer, Side, bounds, round_to};
 use super::window::{Convolution, pool};
 use super::{Cx, EvalError};
 use requant_ir::{
@@ -72,7 +72,7 @@ pub(super) fn eval(cx: &Cx<'_>, op: &Op, ty: &TensorType) -> Result<Tensor, Eval
             }
             cx.stored(&out.elem, dims, &y)
         }
-        Op::QBinary { kind, out } => binary(cx, *kind, out, dims),
+        Op::QBinary { kind, flipped, out } => binary(cx, *kind, *flipped, out, dims),
         Op::QPool { pool: attributes, out } => {
             let (x, ((scale, zero), (y_scale, y_zero))) = (cx.get(0)?, sides(cx, out)?);
             let include_pad = attributes.kind == PoolKind::Average { count_include_pad: true };
@@ -228,10 +228,13 @@ fn add_residual(
     out: &QOut,
     y: &mut [i32],
 ) -> Result<(), EvalError> {
-    let other = affine(cx, 3)?;
+    let domain = residual.inner.dtype;
     let own = residual.inner.as_per_tensor().unwrap_or((1.0, 0));
+    let own = Side::new(own, domain, domain);
+    let other = Side::new(affine(cx, 3)?, cx.get(3)?.dtype(), domain);
+    let sum = Side::new(out.elem.as_per_tensor().unwrap_or((1.0, 0)), out.elem.dtype, domain);
     let (a, b) = if residual.conv_is_lhs { (own, other) } else { (other, own) };
-    let adder = Adder::new(a, b, &out.elem, out.clamp, false);
+    let adder = Adder::new(a, b, sum, bounds(out.elem.dtype, out.clamp), false);
     for (y, &other) in y.iter_mut().zip(&cx.codes(3)?) {
         *y = if residual.conv_is_lhs { adder.apply(*y, other) } else { adder.apply(other, *y) };
     }
@@ -241,26 +244,30 @@ fn add_residual(
 fn binary(
     cx: &Cx<'_>,
     kind: BinaryKind,
+    flipped: bool,
     out: &QOut,
     dims: Vec<usize>,
 ) -> Result<Tensor, EvalError> {
     let (a, b) = (cx.get(0)?.dims(), cx.get(1)?.dims());
-    let ((a_scale, a_zero), (b_scale, b_zero)) = (affine(cx, 0)?, affine(cx, 1)?);
+    let lhs = Side::of(affine(cx, 0)?, cx.get(0)?.dtype(), flipped);
+    let rhs = Side::of(affine(cx, 1)?, cx.get(1)?.dtype(), flipped);
+    let affine_y = out.elem.as_per_tensor().unwrap_or((1.0, 0));
+    let sum = Side::of(affine_y, out.elem.dtype, flipped);
+    let limits = bounds(out.elem.dtype, out.clamp);
     let x = broadcast_to(&cx.codes(0)?, a, &dims);
     let y = broadcast_to(&cx.codes(1)?, b, &dims);
     let pairs = x.into_iter().zip(y);
     let result: Vec<i32> = if kind == BinaryKind::Add {
         let lhs_first = Broadcast::new(a, b)?.scalar_a();
-        let adder =
-            Adder::new((a_scale, a_zero), (b_scale, b_zero), &out.elem, out.clamp, lhs_first);
+        let adder = Adder::new(lhs, rhs, sum, limits, lhs_first);
         pairs.map(|(a, b)| adder.apply(a, b)).collect()
     } else {
-        let (scale, zero) = out.elem.as_per_tensor().unwrap_or((1.0, 0));
-        let factor = qmul_multiplier(a_scale, b_scale, scale);
-        let limits = bounds(out.elem.dtype, out.clamp);
+        let factor = qmul_multiplier(lhs.scale, rhs.scale, sum.scale);
+        let (_, zero) = sum.scale_and_zero();
         // The zero point is added before rounding, as ONNX Runtime does.
         let product = |(a, b): (i32, i32)| {
-            round_to(((a - a_zero) * (b - b_zero)) as f32 * factor + zero as f32, 0, limits)
+            let product = ((a - lhs.zero) * (b - rhs.zero)) as f32;
+            round_to(product * factor + zero as f32, -sum.shift, limits)
         };
         pairs.map(product).collect()
     };

@@ -1,7 +1,7 @@
 //! From accumulators to stored integers.
 
 use super::EvalError;
-use requant_ir::{DType, ElemType, IntClamp, QOut, Rounding};
+use requant_ir::{DType, IntClamp, QOut, Rounding};
 use requant_kernels::elementwise::{QAddConstants, qadd_constants};
 use requant_kernels::epilogue::FixedPoint;
 
@@ -81,37 +81,72 @@ impl Requantizer {
     }
 }
 
+/// An operand or result of arithmetic that is defined on 8-bit integers of one signedness.
+#[derive(Clone, Copy)]
+pub(super) struct Side {
+    pub(super) scale: f32,
+    /// Zero point as stored.
+    pub(super) zero: i32,
+    /// What leads from stored integers to those of the definition: 0 or ±128.
+    pub(super) shift: i32,
+}
+
+impl Side {
+    /// For a tensor stored as `dtype` with `(scale, zero)`, where the arithmetic is defined on `domain`.
+    pub(super) fn new((scale, zero): (f32, i32), dtype: DType, domain: DType) -> Side {
+        let shift = match (dtype, domain) {
+            (DType::U8, DType::I8) => -128,
+            (DType::I8, DType::U8) => 128,
+            _ => 0,
+        };
+        Side { scale, zero, shift }
+    }
+
+    /// For arithmetic on what is stored, or if `flipped` on integers of the other signedness.
+    pub(super) fn of(affine: (f32, i32), dtype: DType, flipped: bool) -> Side {
+        let domain = match (dtype, flipped) {
+            (DType::U8, true) => DType::I8,
+            (DType::I8, true) => DType::U8,
+            _ => dtype,
+        };
+        Side::new(affine, dtype, domain)
+    }
+
+    pub(super) fn scale_and_zero(self) -> (f32, i32) {
+        (self.scale, self.zero + self.shift)
+    }
+}
+
 /// Addition of stored integers: ONNX Runtime's `QLinearAdd`.
 pub(super) struct Adder {
     constants: QAddConstants,
+    /// What leads from stored integers to those that the addition is defined on, for both operands and the result.
+    shifts: [i32; 3],
     /// Add the second operand last.
     lhs_first: bool,
     bounds: (i32, i32),
 }
 
 impl Adder {
-    /// `a + b` with result `out`; all per tensor. ONNX Runtime adds the second operand's product to the
-    /// constant first, except where only the first is a single element of a row (`lhs_first`).
-    pub(super) fn new(
-        a: (f32, i32),
-        b: (f32, i32),
-        out: &ElemType,
-        clamp: Option<IntClamp>,
-        lhs_first: bool,
-    ) -> Self {
-        let (scale, zero) = out.as_per_tensor().unwrap_or((1.0, 0));
-        let constants = qadd_constants(a.0, a.1, b.0, b.1, scale, zero);
-        Adder { constants, lhs_first, bounds: bounds(out.dtype, clamp) }
+    /// `y = a + b` with bounds in stored units. ONNX Runtime adds the second operand's product to the constant
+    /// first, except where only the first is a single element of a row (`lhs_first`).
+    pub(super) fn new(a: Side, b: Side, y: Side, bounds: (i32, i32), lhs_first: bool) -> Self {
+        let shifts = [a.shift, b.shift, y.shift];
+        let ((sa, za), (sb, zb)) = (a.scale_and_zero(), b.scale_and_zero());
+        let (sy, zy) = y.scale_and_zero();
+        let constants = qadd_constants(sa, za, sb, zb, sy, zy);
+        Adder { constants, shifts, lhs_first, bounds }
     }
 
     pub(super) fn apply(&self, a: i32, b: i32) -> i32 {
         let QAddConstants { ra, rb, c } = self.constants;
-        let (a, b) = (a as f32, b as f32);
+        let [to_a, to_b, to_y] = self.shifts;
+        let (a, b) = ((a + to_a) as f32, (b + to_b) as f32);
         let sum = if self.lhs_first {
             b.mul_add(rb, a.mul_add(ra, c))
         } else {
             a.mul_add(ra, b.mul_add(rb, c))
         };
-        round_to(sum, 0, self.bounds)
+        round_to(sum, -to_y, self.bounds)
     }
 }

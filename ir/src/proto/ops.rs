@@ -79,9 +79,11 @@ pub(super) fn encode(op: &Op) -> Pb {
             out: Some(out_to_pb(out)),
             zero_folded: *zero_folded,
         }),
-        Op::QBinary { kind, out } => {
-            Pb::Qbinary(pb::QBinary { kind: kind.number(), out: Some(out_to_pb(out)) })
-        }
+        Op::QBinary { kind, flipped, out } => Pb::Qbinary(pb::QBinary {
+            kind: kind.number(),
+            flipped: *flipped,
+            out: Some(out_to_pb(out)),
+        }),
         Op::QPool { pool, out } => Pb::Qpool(Box::new(pb::QPool {
             pool: Some(pool_to_pb(pool)),
             out: Some(out_to_pb(out)),
@@ -168,7 +170,9 @@ pub(super) fn decode(op: &Pb) -> Part<Op> {
             out: out_of(&a.out)?,
             zero_folded: a.zero_folded,
         },
-        Pb::Qbinary(a) => Op::QBinary { kind: number(a.kind)?, out: out_of(&a.out)? },
+        Pb::Qbinary(a) => {
+            Op::QBinary { kind: number(a.kind)?, flipped: a.flipped, out: out_of(&a.out)? }
+        }
         Pb::Qpool(a) => Op::QPool {
             pool: pool_from_pb(required(&a.pool, "the geometry")?)?,
             out: out_of(&a.out)?,

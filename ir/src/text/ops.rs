@@ -91,7 +91,11 @@ pub(super) fn print(out: &mut String, op: &Op, options: &TextOptions) {
             p.elem("out", out);
             p.clamp("clamp", *clamp);
         }
-        Op::Requantize(out) | Op::QBinary { out, .. } => print_out(&mut p, out),
+        Op::Requantize(out) => print_out(&mut p, out),
+        Op::QBinary { kind: _, flipped, out } => {
+            print_out(&mut p, out);
+            p.flag("flipped", *flipped);
+        }
         Op::QConv { conv, out, zero_folded, residual } => {
             print_conv(&mut p, conv);
             print_out(&mut p, out);
@@ -311,7 +315,7 @@ fn read_kind(mnemonic: &str, a: &mut Attrs<'_>) -> Result<Op, TextError> {
         return Ok(Op::Binary(kind));
     }
     if let Some(kind) = BinaryKind::ALL.into_iter().find(|k| k.quantized_name() == mnemonic) {
-        return Ok(Op::QBinary { kind, out: read_out(a)? });
+        return Ok(Op::QBinary { kind, flipped: a.flag("flipped")?, out: read_out(a)? });
     }
     if let Some(kind) = ReduceKind::ALL.into_iter().find(|k| k.name() == mnemonic) {
         return Ok(Op::Reduce {

@@ -305,7 +305,7 @@ impl<'a> Checker<'a> {
                 })?;
                 self.bias(2)
             }
-            Op::QBinary { kind, out } => {
+            Op::QBinary { kind, flipped: _, out } => {
                 if !matches!(kind, BinaryKind::Add | BinaryKind::Mul) {
                     return bad("kind", format!("is {}, but must be add or mul", kind.name()));
                 }

@@ -459,7 +459,7 @@ fn qlinear_binary() {
             )
             .output("o")
             .ok();
-        assert_eq!(g.node("n_o").op, Op::QBinary { kind, out: q(s8(0.25, -4)) });
+        assert_eq!(g.node("n_o").op, Op::QBinary { kind, flipped: false, out: q(s8(0.25, -4)) });
         assert_eq!(elem_of(&g, "c"), u8_(0.125, 5));
         assert!(g.lines()[1].ends_with("(q, c)"));
     }

@@ -58,6 +58,7 @@ pub enum AddOrder {
 pub struct QAdd {
     cpu: Cpu,
     sign: Sign,
+    domain: Sign,
     k: QAddConstants,
     order: AddOrder,
     bounds: (i32, i32),
@@ -84,7 +85,13 @@ impl QAdd {
             ));
         }
         check_bounds(bounds.0, bounds.1, (sign.min(), sign.max()))?;
-        Ok(Self { cpu, sign, k, order: AddOrder::InnerB, bounds })
+        Ok(Self { cpu, sign, domain: sign, k, order: AddOrder::InnerB, bounds })
+    }
+
+    /// Operands and result are stored with the other signedness than `k` was made for.
+    #[must_use]
+    pub fn flipped(self) -> Self {
+        Self { domain: self.sign.other(), ..self }
     }
 
     /// Takes the other order of additions.
@@ -105,7 +112,8 @@ impl QAdd {
         b: &[u8],
         y: &mut [u8],
     ) -> Result<(), KernelError> {
-        let Self { cpu, sign, k, bounds, .. } = *self;
+        let Self { cpu, sign, domain, k, bounds, .. } = *self;
+        let sign = (sign, domain);
         match self.order {
             AddOrder::InnerB => op::run(cpu, k, sign, bounds, par, shapes, a, b, y),
             AddOrder::InnerA => op::run(cpu, InnerA(k), sign, bounds, par, shapes, a, b, y),

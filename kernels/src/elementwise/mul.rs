@@ -23,6 +23,7 @@ pub fn qmul_multiplier(sa: f32, sb: f32, sy: f32) -> f32 {
 pub struct QMul {
     cpu: Cpu,
     sign: Sign,
+    domain: Sign,
     product: Product,
     bounds: (i32, i32),
 }
@@ -47,7 +48,18 @@ impl QMul {
         check_code("the zero point of y", zy, of)?;
         check_bounds(bounds.0, bounds.1, of)?;
         let product = Product { m, za: za as f32, zb: zb as f32, zy: zy as f32 };
-        Ok(Self { cpu, sign, product, bounds })
+        Ok(Self { cpu, sign, domain: sign, product, bounds })
+    }
+
+    /// Computes as if all codes were of the other signedness, 128 more or less than what is stored: the zero point
+    /// that is added before rounding is another.
+    #[must_use]
+    pub fn flipped(self) -> Self {
+        let domain = self.sign.other();
+        let shift = self.sign.shift_to(domain) as f32;
+        let Product { m, za, zb, zy } = self.product;
+        let product = Product { m, za: za + shift, zb: zb + shift, zy: zy + shift };
+        Self { domain, product, ..self }
     }
 
     /// `y = a·b` in real values, shapes paired by `shapes`.
@@ -62,7 +74,8 @@ impl QMul {
         b: &[u8],
         y: &mut [u8],
     ) -> Result<(), KernelError> {
-        op::run(self.cpu, self.product, self.sign, self.bounds, par, shapes, a, b, y)
+        let signs = (self.sign, self.domain);
+        op::run(self.cpu, self.product, signs, self.bounds, par, shapes, a, b, y)
     }
 }
 

@@ -15,11 +15,61 @@ pub(super) trait Op: Copy + Sync {
 
     /// A bound of the magnitude of every value.
     fn limit(self) -> f64;
+
+    /// What the result is above its stored code.
+    #[inline(always)]
+    fn shift(self) -> i32 {
+        0
+    }
 }
 
-/// `y = clamp(rne(op(a, b)), min, max)` for codes of type `sign`, shapes paired by `shapes`.
+/// An operation on codes that are stored with the other signedness, so that `shift` leads from what is stored to
+/// its operands and results.
+#[derive(Clone, Copy)]
+struct Flipped<O> {
+    op: O,
+    shift: i32,
+}
+
+impl<O: Op> Op for Flipped<O> {
+    #[inline(always)]
+    fn value<R: Real>(self, a: R, b: R) -> R {
+        let shift = R::splat(self.shift as f32);
+        self.op.value(a.add(shift), b.add(shift))
+    }
+
+    fn limit(self) -> f64 {
+        self.op.limit()
+    }
+
+    #[inline(always)]
+    fn shift(self) -> i32 {
+        self.shift
+    }
+}
+
+/// `y = clamp(rne(op(a, b)), min, max)` for codes of type `sign`, shapes paired by `shapes`. `op` is defined on
+/// codes of type `domain`; the bounds are as stored.
 #[allow(clippy::too_many_arguments, reason = "an operation with its operands")]
 pub(super) fn run<O: Op>(
+    cpu: Cpu,
+    op: O,
+    (sign, domain): (Sign, Sign),
+    bounds: (i32, i32),
+    par: &dyn Parallel,
+    shapes: &Broadcast,
+    a: &[u8],
+    b: &[u8],
+    y: &mut [u8],
+) -> Result<(), KernelError> {
+    match sign.shift_to(domain) {
+        0 => run_op(cpu, op, sign, bounds, par, shapes, a, b, y),
+        shift => run_op(cpu, Flipped { op, shift }, sign, bounds, par, shapes, a, b, y),
+    }
+}
+
+#[allow(clippy::too_many_arguments, reason = "an operation with its operands")]
+fn run_op<O: Op>(
     cpu: Cpu,
     op: O,
     sign: Sign,
@@ -30,7 +80,7 @@ pub(super) fn run<O: Op>(
     b: &[u8],
     y: &mut [u8],
 ) -> Result<(), KernelError> {
-    let codes = Codes { zero_point: 0, min, max };
+    let codes = Codes { zero_point: -op.shift(), min, max };
     // Where a value might not fit the vector conversion to s32 the loops clamp before they round.
     let fits = op.limit() < f64::from(i32::MAX);
     shapes.run(par, a, b, y, |start, y| {
@@ -77,8 +127,8 @@ fn quad_row_body<Q: Quad, O: Op, const S: bool>(
     op: O,
     codes: Codes,
 ) {
-    // A constant here saves the loop an addition.
-    let codes = Codes { zero_point: 0, ..codes };
+    // Where this is a constant it saves the loop an addition.
+    let codes = Codes { zero_point: -op.shift(), ..codes };
     let splat = |code: u8| Q::splat(widen::<S>(code) as f32);
     match row {
         Row::Both(a, b) => {

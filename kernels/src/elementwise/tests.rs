@@ -28,6 +28,16 @@ fn sign_and_codes() -> impl Strategy<Value = (Sign, [i32; 3], (i32, i32))> {
     })
 }
 
+/// The same codes in the other storage.
+fn flipped(codes: &[u8]) -> Vec<u8> {
+    codes.iter().map(|code| code ^ 0x80).collect()
+}
+
+fn flipped_bounds(sign: Sign, (min, max): (i32, i32)) -> (Sign, (i32, i32)) {
+    let shift = sign.shift_to(sign.other());
+    (sign.other(), (min + shift, max + shift))
+}
+
 fn scale() -> impl Strategy<Value = f32> {
     prop_oneof![0.001f32..0.5, Just(0.25), Just(0.5), Just(1.0), Just(1e-6), Just(300.0)]
 }
@@ -52,6 +62,10 @@ proptest! {
             QAdd::new(cpu, sign, k, bounds).unwrap().order(order)
                 .run(&pool(), &Broadcast::elementwise(a.len()), &a, &b, &mut y).unwrap();
             prop_assert!(y == want, "{}", cpu.isa());
+            let (other, bounds) = flipped_bounds(sign, bounds);
+            QAdd::new(cpu, other, k, bounds).unwrap().flipped().order(order)
+                .run(&pool(), &Broadcast::elementwise(a.len()), &flipped(&a), &flipped(&b), &mut y).unwrap();
+            prop_assert!(y == flipped(&want), "{} flipped", cpu.isa());
         }
     }
 
@@ -70,6 +84,11 @@ proptest! {
             QMul::new(cpu, sign, m, (za, zb, zy), bounds).unwrap()
                 .run(&pool(), &Broadcast::elementwise(a.len()), &a, &b, &mut y).unwrap();
             prop_assert!(y == want, "{}", cpu.isa());
+            let (other, bounds) = flipped_bounds(sign, bounds);
+            let shift = sign.shift_to(other);
+            QMul::new(cpu, other, m, (za + shift, zb + shift, zy + shift), bounds).unwrap().flipped()
+                .run(&pool(), &Broadcast::elementwise(a.len()), &flipped(&a), &flipped(&b), &mut y).unwrap();
+            prop_assert!(y == flipped(&want), "{} flipped", cpu.isa());
         }
     }
 

@@ -3,7 +3,7 @@
 //! Every function is `#[inline(always)]`, so that each ISA's kernels compile it under their own target features and
 //! LLVM vectorizes it for them; the arithmetic is IEEE single operations and integers, the same bits everywhere.
 
-use super::{Epilogue, FixedPoint, Kind, Multiplier, NR, Quant, Residual};
+use super::{Epilogue, FixedPoint, Kind, Multiplier, NR, Quant, Residual, Sign};
 
 /// `1.5·2²³`: adding it to a value of magnitude below 2²² rounds half to even, and leaves the integer in the low bits.
 const ROUND_MAGIC: f32 = 12_582_912.0;
@@ -81,7 +81,7 @@ pub(crate) unsafe fn finish_tile(
                         let other = unsafe {
                             std::slice::from_raw_parts(to.residual.add(r * to.ldr), cols)
                         };
-                        add_residual(r2, acc, other, out);
+                        add_residual(r2, q.sign, acc, other, out);
                     }
                 }
             }
@@ -135,22 +135,22 @@ fn round_clamped(x: f32, low: f32, high: f32) -> i32 {
 }
 
 #[inline(always)]
-fn add_residual(r: &Residual, own: &[i32], other: &[u8], out: &mut [u8]) {
-    let (low, high) = (r.min as f32, r.max as f32);
+fn add_residual(r: &Residual, sign: Sign, own: &[i32], other: &[u8], out: &mut [u8]) {
+    let (into, back) = r.shifts(sign);
+    let (low, high) = ((r.min - back) as f32, (r.max - back) as f32);
+    let into = into as f32;
     // In steps of a panel, so that conversions and the branch on signedness stay out of the arithmetic.
     for ((own, other), out) in own.chunks(NR).zip(other.chunks(NR)).zip(out.chunks_mut(NR)) {
         let mut theirs = [0.0f32; NR];
         match r.sign {
-            super::Sign::U8 => theirs.iter_mut().zip(other).for_each(|(t, o)| *t = f32::from(*o)),
-            super::Sign::S8 => {
-                theirs.iter_mut().zip(other).for_each(|(t, o)| *t = f32::from(*o as i8))
-            }
+            Sign::U8 => theirs.iter_mut().zip(other).for_each(|(t, o)| *t = f32::from(*o)),
+            Sign::S8 => theirs.iter_mut().zip(other).for_each(|(t, o)| *t = f32::from(*o as i8)),
         }
         for ((own, theirs), out) in own.iter().zip(theirs).zip(out) {
-            let own = *own as f32;
+            let (own, theirs) = (*own as f32, theirs + into);
             let (a, b) = if r.conv_is_lhs { (own, theirs) } else { (theirs, own) };
             let sum = a.mul_add(r.scale_a, b.mul_add(r.scale_b, r.offset));
-            *out = round_clamped(sum, low, high) as u8;
+            *out = (round_clamped(sum, low, high) + back) as u8;
         }
     }
 }

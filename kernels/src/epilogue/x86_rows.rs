@@ -257,7 +257,10 @@ unsafe fn quantize<V: Lanes>(tile: &Tile<'_>, q: &Quant, rounding: impl Rounding
         };
         let (scale_a, scale_b) = (V::splat_float(r.scale_a), V::splat_float(r.scale_b));
         let offset = V::splat_float(r.offset);
-        let (low, high) = (V::splat_float(r.min as f32), V::splat_float(r.max as f32));
+        let (into, back) = r.shifts(q.sign);
+        let low = V::splat_float((r.min - back) as f32);
+        let high = V::splat_float((r.max - back) as f32);
+        let (into, back) = (V::splat(into), V::splat(back));
         for_each_part!(
             tile,
             u8,
@@ -266,10 +269,10 @@ unsafe fn quantize<V: Lanes>(tile: &Tile<'_>, q: &Quant, rounding: impl Rounding
             },
             |acc, out, residual| {
                 let own = rounding.apply(acc, columns).add(zero_point).floats();
-                let theirs = V::load_bytes(residual, r.sign).floats();
+                let theirs = V::load_bytes(residual, r.sign).add(into).floats();
                 let (a, b) = if r.conv_is_lhs { (own, theirs) } else { (theirs, own) };
                 let sum = V::fused(a, scale_a, V::fused(b, scale_b, offset));
-                V::round(sum, low, high).store_bytes(out);
+                V::round(sum, low, high).add(back).store_bytes(out);
             }
         );
     }

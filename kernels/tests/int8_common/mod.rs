@@ -102,7 +102,7 @@ pub(crate) fn finish(output: &Output, acc: i32, channel: usize, residual: Option
     match output {
         Output::I32 => acc as u32,
         Output::F32 { scales } => (acc as f32 * at(scales, channel)).to_bits(),
-        Output::Quant8 { requantize, zero_point, min, max, residual: r, .. } => {
+        Output::Quant8 { sign, requantize, zero_point, min, max, residual: r } => {
             let rounded = match requantize {
                 Requantize::HalfEven(m) => half_even(acc, at(m, channel)),
                 Requantize::TfliteDouble(m) => tflite_double(acc, at(m, channel)),
@@ -110,10 +110,21 @@ pub(crate) fn finish(output: &Output, acc: i32, channel: usize, residual: Option
             };
             let own = (rounded + i64::from(*zero_point)).clamp(i64::from(*min), i64::from(*max));
             let Some(r) = r else { return u32::from(own as u8) };
-            let other = value(r.sign, residual.unwrap()) as f32;
+            let other = value(r.sign, residual.unwrap());
+            let other = match (r.sign, r.domain) {
+                (Sign::U8, Sign::S8) => other - 128,
+                (Sign::S8, Sign::U8) => other + 128,
+                _ => other,
+            } as f32;
             let (a, b) = if r.conv_is_lhs { (own as f32, other) } else { (other, own as f32) };
             let sum = a.mul_add(r.scale_a, b.mul_add(r.scale_b, r.offset));
-            u32::from(sum.round_ties_even().clamp(r.min as f32, r.max as f32) as i32 as u8)
+            let sum = sum.round_ties_even() as i64
+                + match (r.domain, *sign) {
+                    (Sign::U8, Sign::S8) => -128,
+                    (Sign::S8, Sign::U8) => 128,
+                    _ => 0,
+                };
+            u32::from(sum.clamp(r.min.into(), r.max.into()) as u8)
         }
     }
 }
@@ -198,9 +209,10 @@ fn range(sign: Sign) -> impl Strategy<Value = (i32, i32)> {
 }
 
 fn residuals() -> impl Strategy<Value = Residual> {
-    (signs(), any::<bool>(), -2f32..2.0, -2f32..2.0, -300f32..300.0).prop_map(
-        |(sign, conv_is_lhs, scale_a, scale_b, offset)| Residual {
+    (signs(), signs(), any::<bool>(), -2f32..2.0, -2f32..2.0, -300f32..300.0).prop_map(
+        |(sign, domain, conv_is_lhs, scale_a, scale_b, offset)| Residual {
             sign,
+            domain,
             conv_is_lhs,
             scale_a,
             scale_b,

@@ -30,7 +30,7 @@ pub(super) fn quantize(
             None => return Ok(None),
         },
         &Op::Binary(kind) => match binary(graph, x.node, kind, &out)? {
-            Some(operands) => (Op::QBinary { kind, out }, operands),
+            Some(operands) => (Op::QBinary { kind, flipped: false, out }, operands),
             None => return Ok(None),
         },
         Op::Pool(pool @ PoolAttrs { kind: PoolKind::Average { .. }, .. }) => {

@@ -184,7 +184,7 @@ pub(super) fn binary(cx: &mut Cx<'_, '_>, kind: BinaryKind) -> Result<(), Failur
     let elem = out(cx, ys, yz, a_elem.dtype)?;
     let info = Info::new(elem.clone(), broadcast(cx.rank(a), cx.rank(b)));
     let inputs = vec![cx.quantized(a, &a_elem)?, cx.quantized(b, &b_elem)?];
-    cx.done(Op::QBinary { kind, out: result(elem) }, inputs, info)
+    cx.done(Op::QBinary { kind, flipped: false, out: result(elem) }, inputs, info)
 }
 
 /// Operand and result type of the operators that have one operand.
