@@ -417,9 +417,9 @@ pub enum Op {
     QBinary {
         /// `Add` or `Mul`.
         kind: BinaryKind,
-        /// Operands and result are stored with the other signedness than the arithmetic is defined on: all
-        /// integers, zero points and bounds move by 128 before it, and the result back. Roundings in f32 depend
-        /// on the zero points, so that this is not the same as the plain form.
+        /// The arithmetic is defined on integers of the result's signedness, or if this is set of the other one:
+        /// operands and results that are stored otherwise move by 128, zero points too. Roundings in f32 depend
+        /// on the zero points, so that another signedness gives other results at near ties.
         flipped: bool,
         /// Result.
         out: QOut,

@@ -6,7 +6,7 @@
 //! the addition.
 //! Class: exact. The epilogue rounds and saturates the convolution's own result as if it were stored;
 //! dropping that rounding would change one result in eight.
-//! Refuses: additions that broadcast, additions of different types, convolutions whose result is read elsewhere, is not 8 bits, or is
+//! Refuses: additions that broadcast or are defined on the other signedness, convolutions whose result is read elsewhere, is not 8 bits, or is
 //! rounded in another way than the sum, and those that have a residual already.
 
 use super::consts::{op, operand, same_dims};
@@ -84,9 +84,8 @@ fn fuse(graph: &Graph, add: NodeId, index: usize, out: &QOut) -> Result<Patch, &
     if inner.rounding != out.rounding {
         return Err("the convolution and the sum round differently");
     }
-    let dtype = inner.elem.dtype;
-    if graph.fact(other).ty.dtype() != dtype || out.elem.dtype != dtype {
-        return Err("s8 and u8 meet in the sum");
+    if inner.elem.dtype != out.elem.dtype {
+        return Err("the sum is defined on integers of the other signedness");
     }
     let dims = |outlet| graph.fact(outlet).ty.dims.as_deref();
     if !same_dims(dims(own), dims(other)) {

@@ -6,8 +6,8 @@
 //! `128·Σ(w − z_w)`). Additions and multiplications note that they are flipped: their roundings depend on the
 //! zero points. Inputs and outputs of the model keep their type: a table flips them at the border.
 //! Class: exact. Real values stay what they are.
-//! Refuses: nothing. Around an operator that it does not know, one that mixes both types, or whose new bias
-//! would leave s32, it flips back and forth.
+//! Refuses: nothing. Around an operator that it does not know, or whose new bias would leave s32, it
+//! flips back and forth.
 //!
 //! Which signedness is better depends on the machine (x86's `vpdpbusd` wants unsigned activations, Arm's
 //! `sdot` signed ones), so this is not part of the pipeline: lowering calls it.
@@ -192,11 +192,7 @@ impl Flipper {
                 *out = self.out(out);
             }
             Op::QBinary { flipped, out, .. } => {
-                let all = node.inputs.iter().flatten().chain(&node.outputs);
-                if !all.copied().all(|v| self.flips(v)) {
-                    return None;
-                }
-                *flipped = !*flipped;
+                *flipped ^= self.elem(&out.elem) != out.elem;
                 *out = self.out(out);
             }
             Op::Lut { table, out } => {

@@ -7,7 +7,7 @@ use super::requantize::{Adder, Requantizer, Side, bounds, round_to};
 use super::window::{Convolution, pool};
 use super::{Cx, EvalError};
 use requant_ir::{
-    BinaryKind, ElemType, IntClamp, Op, PoolKind, QOut, Quant, Residual, Tensor, TensorType,
+    BinaryKind, DType, ElemType, IntClamp, Op, PoolKind, QOut, Quant, Residual, Tensor, TensorType,
 };
 use requant_kernels::broadcast::Broadcast;
 use requant_kernels::elementwise::qmul_multiplier;
@@ -249,10 +249,15 @@ fn binary(
     dims: Vec<usize>,
 ) -> Result<Tensor, EvalError> {
     let (a, b) = (cx.get(0)?.dims(), cx.get(1)?.dims());
-    let lhs = Side::of(affine(cx, 0)?, cx.get(0)?.dtype(), flipped);
-    let rhs = Side::of(affine(cx, 1)?, cx.get(1)?.dtype(), flipped);
+    let domain = match (out.elem.dtype, flipped) {
+        (DType::U8, true) => DType::I8,
+        (DType::I8, true) => DType::U8,
+        (dtype, _) => dtype,
+    };
+    let lhs = Side::new(affine(cx, 0)?, cx.get(0)?.dtype(), domain);
+    let rhs = Side::new(affine(cx, 1)?, cx.get(1)?.dtype(), domain);
     let affine_y = out.elem.as_per_tensor().unwrap_or((1.0, 0));
-    let sum = Side::of(affine_y, out.elem.dtype, flipped);
+    let sum = Side::new(affine_y, out.elem.dtype, domain);
     let limits = bounds(out.elem.dtype, out.clamp);
     let x = broadcast_to(&cx.codes(0)?, a, &dims);
     let y = broadcast_to(&cx.codes(1)?, b, &dims);

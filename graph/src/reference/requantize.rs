@@ -102,16 +102,6 @@ impl Side {
         Side { scale, zero, shift }
     }
 
-    /// For arithmetic on what is stored, or if `flipped` on integers of the other signedness.
-    pub(super) fn of(affine: (f32, i32), dtype: DType, flipped: bool) -> Side {
-        let domain = match (dtype, flipped) {
-            (DType::U8, true) => DType::I8,
-            (DType::I8, true) => DType::U8,
-            _ => dtype,
-        };
-        Side::new(affine, dtype, domain)
-    }
-
     pub(super) fn scale_and_zero(self) -> (f32, i32) {
         (self.scale, self.zero + self.shift)
     }

@@ -159,7 +159,7 @@ fn a_residual_is_added_in_the_epilogue() {
     for sum in ["%y = qadd(%c, %o)", "%y = qadd(%o, %c)"] {
         let before = graph(
             "(%x: u8<s=0.05, z=120>[1, 2, 3, 3], %o: s8<s=0.07, z=-9>[1, 2, 3, 3]) -> (%y)",
-            &format!("{TWO}\n{sum} {{out = s8<s=0.2, z=3>, clamp = [0, 100]}}"),
+            &format!("{TWO}\n{sum} {{out = u8<s=0.2, z=3>, clamp = [0, 100]}}"),
         );
         let (after, _) = run(&before, &[&FuseResidual]);
         assert_eq!(mnemonics(&after), ["qconv"]);
@@ -176,7 +176,7 @@ fn of_two_convolutions_the_later_takes_the_addition() {
             "{TWO}
             %d = qconv(%x, %w) {{strides = [1, 1], out = u8<s=0.3, z=20>}}
             %e = qconv(%d, %w) {{strides = [1, 1], out = u8<s=0.2, z=20>}}
-            %y = qadd(%e, %c) {{out = s8<s=0.2, z=3>}}"
+            %y = qadd(%e, %c) {{out = u8<s=0.2, z=3>}}"
         ),
     );
     let (after, _) = run(&before, &[&FuseResidual]);
@@ -200,4 +200,6 @@ fn residuals_are_refused() {
     let again = "const %w: s8<s=0.02>[2, 2, 1, 1] = [3, -128, 127, 5]
         %c = qconv(%x, %w, _, %o) {strides = [1, 1], out = u8<s=0.1, z=20>, residual = u8<s=0.3, z=4>}";
     refuses(&add("[1, 2, 3, 3]", "%y", again), &FuseResidual, "has a residual already");
+    let signed = TWO.replace("u8<s=0.1, z=20>, clamp = [20, 200]", "s8<s=0.1, z=20>");
+    refuses(&add("[1, 2, 3, 3]", "%y", &signed), &FuseResidual, "of the other signedness");
 }

@@ -2,8 +2,10 @@
 
 use crate::support::{Random, graph, inputs, outputs, same_bits, text};
 use requant_graph::passes::sign::flip;
-use requant_graph::{Graph, Outlet};
+use requant_graph::{CompileOptions, CompiledModel, Graph, Outlet};
 use requant_ir::{DType, Tensor};
+use requant_kernels::Cpu;
+use requant_kernels::elementwise::{QAddConstants, qadd_constants};
 
 /// Quantized values that are stored as `dtype`, but for the model's own inputs and outputs and
 /// constants.
@@ -141,4 +143,105 @@ fn nothing_to_do() {
     assert_eq!(text(&before), text(&after));
     let inputs = inputs(&before, &mut Random::new(1));
     assert_eq!(outputs(&before, &inputs), outputs(&after, &inputs));
+}
+
+/// Scales and zero points of two s8 operands and their sum, for which an addition made for the flipped zero points
+/// would round some pair of integers otherwise.
+fn near_ties() -> Vec<[(f32, i32); 3]> {
+    let mut random = Random::new(5);
+    let mut side = || (0.01 + random.below(1000) as f32 / 3000.0, random.below(256) as i32 - 128);
+    let differs = |[(sa, za), (sb, zb), (sy, zy)]: &[(f32, i32); 3]| {
+        let k = qadd_constants(*sa, *za, *sb, *zb, *sy, *zy);
+        let flipped = qadd_constants(*sa, za + 128, *sb, zb + 128, *sy, zy + 128);
+        let add = |k: &QAddConstants, a: i32, b: i32| {
+            (a as f32).mul_add(k.ra, (b as f32).mul_add(k.rb, k.c)).round_ties_even()
+        };
+        (0..1 << 16).any(|i| {
+            let (a, b) = (i / 256 - 128, i % 256 - 128);
+            let y = add(&k, a, b);
+            y.abs() <= 127.0 && y != add(&flipped, a + 128, b + 128) - 128.0
+        })
+    };
+    let cases: Vec<_> =
+        (0..300).map(|_| [side(), side(), side()]).filter(differs).take(8).collect();
+    assert!(!cases.is_empty(), "no case would show a wrong flip");
+    cases
+}
+
+/// All pairs of s8, as operands of one shape.
+fn all_pairs(graph: &Graph) -> Vec<(String, Tensor)> {
+    let fill = |of: fn(usize) -> usize| (0..1 << 16).map(|i| of(i) as u8).collect::<Vec<_>>();
+    [("a", fill(|i| i / 256)), ("b", fill(|i| i % 256))]
+        .into_iter()
+        .zip(graph.inputs())
+        .map(|((name, bytes), &input)| {
+            let elem = graph.fact(input.into()).ty.elem.clone();
+            (name.to_owned(), Tensor::copy_from(elem, vec![1, 1, 256, 256], &bytes).unwrap())
+        })
+        .collect()
+}
+
+#[test]
+fn near_ties_of_additions_round_as_before() {
+    for [(sa, za), (sb, zb), (sy, zy)] in near_ties() {
+        let out = format!("out = s8<s={sy:e}, z={zy}>");
+        let own = format!("s8<s={sa:e}, z={za}>");
+        let sum = format!("%s = qadd(%t, %u) {{{out}}}");
+        // With a zero point of 0 and weights of 1 the convolution's own result is its input.
+        let fused = format!(
+            "const %w: s8<s=1>[1, 1, 1, 1] = [1]
+            %c = qconv(%t, %w, _, %u) {{strides = [1, 1], {out}, residual = {own}, conv_is_lhs}}
+            %s = transpose(%c) {{perm = [0, 1, 2, 3]}}"
+        );
+        for body in [sum, fused] {
+            let before = graph(
+                &format!(
+                    "(%a: {own}[1, 1, 256, 256], %b: s8<s={sb:e}, z={zb}>[1, 1, 256, 256]) -> (%y)"
+                ),
+                &format!(
+                    "%t = transpose(%a) {{perm = [0, 1, 2, 3]}}
+                    %u = transpose(%b) {{perm = [0, 1, 2, 3]}}
+                    {body}
+                    %y = transpose(%s) {{perm = [0, 1, 2, 3]}}"
+                ),
+            );
+            let mut after = before.clone();
+            assert!(flip(&mut after, DType::U8).unwrap() > 0);
+            let inputs = all_pairs(&before);
+            let want = outputs(&before, &inputs);
+            assert_eq!(want, outputs(&after, &inputs), "{}", text(&after));
+            for isa in Cpu::available() {
+                let cpu = Cpu::with_isa(isa).unwrap();
+                let options = CompileOptions { cpu, ..CompileOptions::default() };
+                let model = CompiledModel::compile(before.clone(), &options).unwrap();
+                let named: Vec<_> = inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
+                let got = model.session().run(&named).unwrap();
+                assert!(
+                    got.iter().map(|(_, t)| t).eq(want.iter().map(|(_, t)| t)),
+                    "{isa}: {}",
+                    text(&before)
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn sums_of_both_types_keep_what_they_are_defined_on() {
+    let net = |out: &str| {
+        graph(
+            "(%a: s8<s=0.1, z=3>[2, 3], %b: u8<s=0.1, z=3>[2, 3]) -> (%y, %z)",
+            &format!(
+                "%s = qadd(%a, %b) {{{out}}}
+                %p = qmul(%s, %b) {{{out}}}
+                %y = dequantize(%s)
+                %z = dequantize(%p)"
+            ),
+        )
+    };
+    let signed = flips(&net("out = s8<s=0.2, z=9>, clamp = [-99, 101]"), DType::U8);
+    insta::assert_snapshot!(text(&signed));
+    let unsigned = flips(&net("out = u8<s=0.2, z=9>"), DType::U8);
+    assert!(!text(&unsigned).contains("flipped"));
+    assert!(text(&flips(&unsigned, DType::I8)).contains("flipped"));
 }
