@@ -256,3 +256,25 @@ fn demo_keeps_its_promise() {
     assert!((column(int8, 1) - column(float, 1)).abs() <= 0.2, "{out}");
     assert!(column(float, 1) > 98.0, "{out}");
 }
+
+#[test]
+fn samples_that_do_not_fill_a_batch_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = requant_ir::Model::parse_text(
+        "requant 1
+        graph main(%x: f32[2, 3]) -> (%y) {
+          const %w: f32[3, 2] = [1, -2, 3, 4, 5, -6]
+          %y = matmul(%x, %w)
+        }",
+    )
+    .unwrap();
+    let (file, rq) = (folder.path().join("model.rq"), folder.path().join("int8.rq"));
+    std::fs::write(&file, model.to_rq_bytes().unwrap()).unwrap();
+    let x: Vec<f32> = (0..15).map(|v| v as f32).collect();
+    let calibration = folder.path().join("x.npz");
+    let tensor = Tensor::from_slice(&[5, 3], &x).unwrap();
+    npz::write_npz(std::fs::File::create(&calibration).unwrap(), "data", [("x", &tensor)]).unwrap();
+    let all = requant(&["quantize", path(&file), "-o", path(&rq), "--data", path(&calibration)]);
+    assert!(text(&all).contains("the last 1 of 5 are left out"), "{}", text(&all));
+    ok(all);
+}

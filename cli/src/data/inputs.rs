@@ -262,6 +262,13 @@ impl InputArgs {
                 data.display()
             )));
         }
+        if limit.is_none() && !total.is_multiple_of(batch) {
+            note!(
+                "{}: the model takes {batch} samples at a time, the last {} of {total} are left out",
+                data.display(),
+                total % batch
+            );
+        }
         let arrays = arrays.into_iter().map(|(i, t)| (signature[i].0.clone(), t)).collect();
         Ok(Samples::Arrays { arrays, batch, count: at_most(total / batch) })
     }
