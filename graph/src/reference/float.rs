@@ -58,7 +58,8 @@ pub(super) fn eval(cx: &Cx<'_>, op: &Op, ty: &TensorType) -> Result<Tensor, Eval
                 let mut y = vec![0.0; dims.iter().product()];
                 pool(cx, attributes, (&cx.f32s(0)?, x.dims()), &dims, |window, padded, at| {
                     let count = if count_include_pad { padded } else { window.len() }.max(1);
-                    y[at] = window.iter().sum::<f32>() / count as f32;
+                    // From +0, as if padding were added too: `sum` starts at −0, which shows where all are −0.
+                    y[at] = window.iter().fold(0.0, |sum, v| sum + v) / count as f32;
                 })?;
                 y
             }

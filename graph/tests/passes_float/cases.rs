@@ -224,6 +224,21 @@ fn fold_pad() {
 }
 
 #[test]
+fn fold_pad_keeps_the_sign_of_zero() {
+    let text = model(
+        "f32[1, 1, 2, 2]",
+        "%y",
+        "const %minus: f32[1] = [-0.0]
+         const %pads: s64[8] = [0, 0, 1, 1, 0, 0, 0, 0]
+         %size = abs(%x)
+         %zeros = mul(%size, %minus)
+         %p = pad(%zeros, %pads)
+         %y = average_pool(%p) {kernel = [2, 2]}",
+    );
+    assert!(!exact(&FoldPad, &text).contains(" = pad("));
+}
+
+#[test]
 fn fold_pad_quantized() {
     let text = model(
         "u8<s=0.1, z=7>[1, 4, 4, 1]",
