@@ -141,14 +141,19 @@ impl PackedConv {
             let all = checked_product("input channels", &[groups, in_c])?;
             let order =
                 KOrder::new(shape.kernel, channels, channels == all && spread.is_none(), set.kr);
+            // Where the values of a column come from: its group, and the index among its weights.
+            let sources: Vec<Option<(usize, usize)>> = (0..order.k())
+                .map(|k| order.tap_and_channel(k))
+                .map(|k| k.map(|(tap, c)| (c / in_c, c % in_c * kh * kw + tap)))
+                .collect();
             let pack = |matrix: usize| {
+                let groups: Vec<usize> = (0..n).map(|o| o / (out_c / groups) % read).collect();
                 let w_zero = w_zero.as_ref().map(|z| &z[matrix * n..(matrix + 1) * n]);
-                PackedB::pack_from(cpu, order.k(), n, w_zero, a_sign, |k, o| {
-                    let Some((tap, c)) = order.tap_and_channel(k) else { return 0 };
-                    if c / in_c != o / (out_c / groups) % read {
-                        return 0;
+                PackedB::pack_from(cpu, order.k(), n, w_zero, a_sign, |k, o| match sources[k] {
+                    Some((group, i)) if group == groups[o] => {
+                        weights[(matrix * n + o) * in_c * kh * kw + i]
                     }
-                    weights[((matrix * n + o) * in_c + c % in_c) * kh * kw + tap]
+                    _ => 0,
                 })
             };
             let matrices = (0..groups / merged).map(pack).collect::<Result<_, _>>()?;

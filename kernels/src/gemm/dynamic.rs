@@ -98,17 +98,16 @@ impl DynamicGemm {
         let misaligned = scratch.as_ptr().align_offset(ALIGN);
         let packed = &mut scratch[misaligned..];
         let mask = if self.b_sign == Sign::U8 { 0x80 } else { 0 };
-        let at = |k_: usize, n_: usize| {
-            (if transposed { b[n_ * ldb + k_] } else { b[k_ * ldb + n_] } ^ mask) as i8
-        };
-        self.layout.pack(packed, at);
+        self.layout.pack(packed, |k, n| {
+            (if transposed { b[n * ldb + k] } else { b[k * ldb + n] } ^ mask) as i8
+        });
+        let sums = self.layout.column_sums(&packed[..self.layout.bytes()]);
 
         // Σ (a − z_a)(b − z_b) = Σ a'(b − z_b) − (z_a + offset)·Σ (b − z_b), where a' = a + offset is what kernels
         // multiply; their term of z_b needs the row sums of a, and that of the offset is undone here.
         let offset = self.set.offset(self.a_sign);
         let mut bias = self.bias.clone();
-        for (n, bias) in bias.iter_mut().enumerate() {
-            let sum: i32 = (0..k).map(|k| i32::from(at(k, n))).sum();
+        for (bias, &sum) in bias.iter_mut().zip(&sums) {
             let zero_term =
                 self.a_zero.wrapping_mul(sum.wrapping_sub((k as i32).wrapping_mul(self.b_zero)));
             *bias = bias.wrapping_sub(zero_term).wrapping_sub(offset.wrapping_mul(sum));

@@ -128,9 +128,9 @@ impl PackedB {
         let set = KernelSet::of(cpu);
         let layout = PanelLayout::new(k, n, set.kr)?;
         let mut data = AlignedBytes::zeroed(layout.bytes());
-        layout.pack(data.as_mut_slice(), &at);
+        layout.pack(data.as_mut_slice(), at);
         let set = set.for_weights(data.as_slice());
-        let sums = (0..n).map(|n| (0..k).map(|k| i32::from(at(k, n))).sum()).collect();
+        let sums = layout.column_sums(data.as_slice());
         Ok(Self { set, layout, data, a_sign, sums, w_zero })
     }
 

@@ -84,6 +84,21 @@ impl PanelLayout {
             }
         }
     }
+
+    /// The sum of each column of the matrix that `packed` holds.
+    pub(crate) fn column_sums(&self, packed: &[i8]) -> Vec<i32> {
+        let mut sums = vec![0; self.panels() * NR];
+        let panels = packed.chunks_exact(self.panel_bytes().max(1));
+        for (panel, sums) in panels.zip(sums.chunks_exact_mut(NR)) {
+            for group in panel.chunks_exact(NR * self.kr) {
+                for (values, sum) in group.chunks_exact(self.kr).zip(&mut *sums) {
+                    *sum += values.iter().map(|&v| i32::from(v)).sum::<i32>();
+                }
+            }
+        }
+        sums.truncate(self.n);
+        sums
+    }
 }
 
 #[cfg(test)]
@@ -102,6 +117,8 @@ mod tests {
         assert_eq!(packed[..8], [0, 17, 34, 51, 1, 18, 35, 52]);
         assert_eq!(packed[64..72], [68, 0, 0, 0, 69, 0, 0, 0]);
         assert_eq!(packed[128..136], [16, 33, 50, 67, 0, 0, 0, 0]);
+        let sum = |n: usize| (0..5).map(|k| i32::from((k * 17 + n) as i8)).sum();
+        assert_eq!(layout.column_sums(packed), (0..17).map(sum).collect::<Vec<i32>>());
     }
 
     #[test]
