@@ -232,7 +232,7 @@ impl Word for i32 {}
 impl Word for f32 {}
 
 /// An [`Output`] checked and laid out for kernels: every per-column array is padded to whole panels.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Epilogue {
     /// What accumulators start from; includes the term that undoes a sign flip of the activations.
     pub(crate) bias: Vec<i32>,
@@ -242,7 +242,7 @@ pub(crate) struct Epilogue {
     n: usize,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Kind {
     I32,
     F32 { scales: Vec<f32> },
@@ -250,7 +250,7 @@ pub(crate) enum Kind {
 }
 
 /// Requantization constants; bounds are relative to the zero point so that clamping precedes adding it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Quant {
     pub(crate) multiplier: Multiplier,
     pub(crate) zero_point: i32,
@@ -267,7 +267,7 @@ pub(crate) struct Quant {
     pub(crate) residual: Option<Residual>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Multiplier {
     HalfEven(Vec<f32>),
     Double { m0: Vec<i32>, shift: Vec<i32> },

@@ -295,26 +295,40 @@ proptest! {
         (a_sign, b_sign) in (signs(), signs()),
         (za, zb) in (0u8..=255, 0u8..=255),
         transposed in any::<bool>(),
+        (batch, shared_a, shared_b) in (0usize..4, any::<bool>(), any::<bool>()),
+        gap in 0usize..3,
         seed in any::<u64>(),
     ) {
         let noise = |i: usize| (seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left((i % 61) as u32) >> (i % 7)) as u8;
-        let a: Vec<u8> = (0..m * k).map(noise).collect();
-        let b: Vec<u8> = (0..k * n).map(|i| noise(i + 13)).collect();
+        let start = |i: usize, shared: bool, len: usize| if shared { 0 } else { i * len };
+        let starts: Vec<(usize, usize)> =
+            (0..batch).map(|i| (start(i, shared_a, m * k), start(i, shared_b, k * n))).collect();
+        let a: Vec<u8> = (0..batch * m * k).map(noise).collect();
+        let b: Vec<u8> = (0..batch * k * n).map(|i| noise(i + 13)).collect();
         let (za, zb) = (value(a_sign, za), value(b_sign, zb));
         let bias: Vec<i32> = (0..n as i32).collect();
+        let pools = pools();
         for cpu in cpus() {
             let gemm = DynamicGemm::new(cpu, (k, n), (a_sign, za as i32), (b_sign, zb as i32), &bias, &Output::I32).unwrap();
-            let ldb = if transposed { k } else { n };
-            let mut y = vec![0; m * n];
-            let mut scratch = vec![0xa5; gemm.scratch_bytes()];
-            gemm.run(&Serial, m, (&a, k), (&b, ldb), transposed, (OutSlice::I32(&mut y), n), &mut scratch).unwrap();
-            for (i, &y) in y.iter().enumerate() {
-                let (r, c) = (i / n, i % n);
-                let sum: i64 = (0..k).map(|k_| {
-                    let b = if transposed { b[c * k + k_] } else { b[k_ * n + c] };
-                    (value(a_sign, a[r * k + k_]) - za) * (value(b_sign, b) - zb)
-                }).sum();
-                prop_assert_eq!(i64::from(y), sum + c as i64, "{}", cpu.isa());
+            let (ldb, ldc) = (if transposed { k } else { n }, n + gap);
+            for par in &pools {
+                let mut y = vec![-7; batch * m * ldc];
+                let mut scratch = vec![0xa5; gemm.scratch_bytes(par.threads())];
+                let c = (OutSlice::I32(&mut y), ldc);
+                gemm.run(&**par, m, &starts, (&a, k), (&b, ldb), transposed, c, &mut scratch).unwrap();
+                for (i, &y) in y.iter().enumerate() {
+                    let (product, r, c) = (i / ldc / m, i / ldc % m, i % ldc);
+                    if c >= n {
+                        prop_assert_eq!(y, -7);
+                        continue;
+                    }
+                    let (a, b) = (&a[starts[product].0..], &b[starts[product].1..]);
+                    let sum: i64 = (0..k).map(|k_| {
+                        let b = if transposed { b[c * k + k_] } else { b[k_ * n + c] };
+                        (value(a_sign, a[r * k + k_]) - za) * (value(b_sign, b) - zb)
+                    }).sum();
+                    prop_assert_eq!(i64::from(y), sum + c as i64, "{}", cpu.isa());
+                }
             }
         }
     }

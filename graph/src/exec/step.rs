@@ -100,14 +100,6 @@ impl ProductResult {
         if elem.dtype == DType::I32 { Self::Accumulators } else { Self::Codes }
     }
 
-    /// Bytes of an element.
-    fn bytes(self) -> usize {
-        match self {
-            Self::Codes => 1,
-            Self::Accumulators => 4,
-        }
-    }
-
     fn of(self, y: &mut [u8]) -> OutSlice<'_> {
         match self {
             Self::Codes => OutSlice::Quant8(y),
@@ -410,11 +402,8 @@ impl Step {
             Kernel::QMatMul { gemm, batches, trans_b, result } => {
                 let MatMulBatches { m, k, n, starts } = batches;
                 let ldb = if *trans_b { *k } else { *n };
-                for (out, (a, b)) in y.chunks_exact_mut((m * n * result.bytes()).max(1)).zip(starts)
-                {
-                    let (a, b) = (&x.get(0)[*a..][..m * k], &x.get(1)[*b..][..k * n]);
-                    gemm.run(par, *m, (a, *k), (b, ldb), *trans_b, (result.of(out), *n), scratch)?;
-                }
+                let (a, b) = ((x.get(0), *k), (x.get(1), ldb));
+                gemm.run(par, *m, starts, a, b, *trans_b, (result.of(y), *n), scratch)?;
             }
             Kernel::QAdd(add) => add.0.run(par, &add.1, x.get(0), x.get(1), y)?,
             Kernel::QMul(mul) => mul.0.run(par, &mul.1, x.get(0), x.get(1), y)?,

@@ -102,7 +102,7 @@ fn dynamic(
         &[],
         &output,
     )?;
-    let scratch = gemm.scratch_bytes();
+    let scratch = gemm.scratch_bytes(b.target.threads);
     b.fate().macs = batches.macs();
     let reads = [b.read(site, 0)?, b.read(site, 1)?];
     let y = b.output(site, 0);

@@ -1,7 +1,7 @@
 //! Multiplication of two activations: B is packed at run time, into memory that the caller lends.
 
 use super::{
-    check_k, check_operands,
+    check_k, check_residual,
     driver::Core,
     kernel::KernelSet,
     pack::{ALIGN, PanelLayout},
@@ -10,8 +10,8 @@ use super::{
 use crate::{
     Cpu, KernelError,
     epilogue::{Epilogue, OutSlice, Output, Sign},
-    error::{check_at_least, checked_span},
-    par::Parallel,
+    error::{check_at_least, checked_product, checked_span},
+    par::{DisjointMut, Parallel, Serial, WorkerScratch, for_each_with_worker, for_macs},
 };
 
 /// `C[M, N] = epilogue(bias[n] + Σ_k (A[m, k] − a_zero) · (B[k, n] − b_zero))` with B not known before the run.
@@ -24,8 +24,8 @@ pub struct DynamicGemm {
     b_sign: Sign,
     /// Zero point of B as packed, in s8.
     b_zero: i32,
-    bias: Vec<i32>,
-    output: Output,
+    /// With the bias alone: the terms of zero points depend on B.
+    epilogue: Epilogue,
 }
 
 impl DynamicGemm {
@@ -54,8 +54,10 @@ impl DynamicGemm {
         let set = KernelSet::of(cpu);
         let layout = PanelLayout::new(k, n, set.kr)?;
         let bias = if bias.is_empty() { vec![0; n] } else { bias.to_vec() };
-        Epilogue::new(n, bias.clone(), None, output)?;
-        Ok(Self { set, layout, a_sign, a_zero, b_sign, b_zero, bias, output: output.clone() })
+        let w_zero = (b_zero != 0).then_some([b_zero]);
+        let w_zero = w_zero.as_ref().map(<[i32; 1]>::as_slice);
+        let epilogue = Epilogue::new(n, bias, w_zero, output)?;
+        Ok(Self { set, layout, a_sign, a_zero, b_sign, b_zero, epilogue })
     }
 
     /// What storing B as s8 subtracts from its values.
@@ -66,13 +68,20 @@ impl DynamicGemm {
         }
     }
 
-    /// Bytes of scratch that [`Self::run`] needs.
-    pub fn scratch_bytes(&self) -> usize {
+    /// Bytes of scratch that [`Self::run`] needs with so many threads.
+    pub fn scratch_bytes(&self, threads: usize) -> usize {
+        self.product_scratch().saturating_mul(threads.max(1))
+    }
+
+    /// Room for a packed B, aligned.
+    fn product_scratch(&self) -> usize {
         self.layout.bytes() + ALIGN
     }
 
-    /// Computes C from `m` rows of A, `lda` bytes apart, and B: row-major `[k, n]`, or `[n, k]` if `transposed`, rows
-    /// `ldb` bytes apart. `scratch` needs [`Self::scratch_bytes`]; its contents do not matter.
+    /// Computes the products of `m` rows of A, `lda` bytes apart, and B: row-major `[k, n]`, or `[n, k]` if
+    /// `transposed`, rows `ldb` bytes apart. `starts` says where in `a` and `b` the operands of each product begin; the
+    /// results follow each other, in rows `ldc` elements apart. `scratch` needs [`Self::scratch_bytes`]; its contents
+    /// do not matter.
     ///
     /// # Errors
     /// If a slice is too short, of the wrong element type, or rows would overlap.
@@ -81,6 +90,7 @@ impl DynamicGemm {
         &self,
         par: &dyn Parallel,
         m: usize,
+        starts: &[(usize, usize)],
         (a, lda): (&[u8], usize),
         (b, ldb): (&[u8], usize),
         transposed: bool,
@@ -90,40 +100,83 @@ impl DynamicGemm {
         let PanelLayout { k, n, .. } = self.layout;
         let (rows, cols) = if transposed { (n, k) } else { (k, n) };
         check_at_least("leading dimension of B", ldb, if rows > 1 { cols } else { 0 })?;
-        check_at_least("B", b.len(), checked_span("B", rows, cols, ldb)?)?;
-        check_at_least("scratch", scratch.len(), self.scratch_bytes())?;
+        check_at_least("scratch", scratch.len(), self.scratch_bytes(par.threads()))?;
+        let end = |what, start: usize, span: usize| {
+            start.checked_add(span).ok_or(KernelError::Overflow { what })
+        };
+        let (a_span, b_span) = (checked_span("A", m, k, lda)?, checked_span("B", rows, cols, ldb)?);
+        for &(a_start, b_start) in starts {
+            check_at_least("A", a.len(), end("A", a_start, a_span)?)?;
+            check_at_least("B", b.len(), end("B", b_start, b_span)?)?;
+        }
+        check_at_least("leading dimension of A", lda, if m > 1 { k } else { 0 })?;
+        // The distance of a single row does not matter.
+        let ldc = if m > 1 || starts.len() > 1 { ldc } else { n };
+        check_at_least("leading dimension of C", ldc, n)?;
+        let all_rows = checked_product("rows of C", &[starts.len(), m])?;
+        let element = self.epilogue.element_bytes();
+        let out = out.into_bytes(&self.epilogue)?;
+        check_at_least("C", out.len() / element, checked_span("C", all_rows, n, ldc)?)?;
+        check_residual(&self.epilogue, false)?;
 
+        let each = m * ldc * element;
+        let macs = all_rows.saturating_mul(n).saturating_mul(k.max(1));
+        let par = for_macs(par, macs);
+        let threads = par.threads().max(1);
+        let scratch = WorkerScratch::new(scratch, self.product_scratch(), threads);
+        // A product as a whole has B packed once, by the thread that uses it: better wherever there are enough.
+        let (across, within): (&dyn Parallel, &dyn Parallel) =
+            if starts.len() >= threads { (par, &Serial) } else { (&Serial, par) };
+        let len = out.len();
+        let out = DisjointMut::new(out);
+        for_each_with_worker(across, starts.len(), &|worker, i| {
+            let (a_start, b_start) = starts[i];
+            // SAFETY: a worker does one product at a time; products write different rows.
+            let (scratch, out) =
+                unsafe { (scratch.get(worker), out.slice(i * each..((i + 1) * each).min(len))) };
+            let b = (&b[b_start..], ldb);
+            self.product(within, m, (&a[a_start..], lda), b, transposed, (out, ldc), scratch);
+        });
+        Ok(())
+    }
+
+    /// One product of operands that [`Self::run`] has checked.
+    #[allow(clippy::too_many_arguments, reason = "three matrices with their row distances")]
+    fn product(
+        &self,
+        par: &dyn Parallel,
+        m: usize,
+        a: (&[u8], usize),
+        b: (&[u8], usize),
+        transposed: bool,
+        out: (&mut [u8], usize),
+        scratch: &mut [u8],
+    ) {
+        let Self { set, layout, a_sign, .. } = *self;
         // SAFETY: any byte is a valid i8 and the other way round; same size and alignment.
         let (_, scratch, _) = unsafe { scratch.align_to_mut::<i8>() };
         let misaligned = scratch.as_ptr().align_offset(ALIGN);
         let packed = &mut scratch[misaligned..];
         let mask = if self.b_sign == Sign::U8 { 0x80 } else { 0 };
-        self.layout.pack(packed, |k, n| {
-            (if transposed { b[n * ldb + k] } else { b[k * ldb + n] } ^ mask) as i8
-        });
-        let sums = self.layout.column_sums(&packed[..self.layout.bytes()]);
+        layout.pack_matrix(packed, b, transposed, |v| (v ^ mask) as i8);
+        let sums = layout.column_sums(&packed[..layout.bytes()]);
 
         // Σ (a − z_a)(b − z_b) = Σ a'(b − z_b) − (z_a + offset)·Σ (b − z_b), where a' = a + offset is what kernels
         // multiply; their term of z_b needs the row sums of a, and that of the offset is undone here.
-        let offset = self.set.offset(self.a_sign);
-        let mut bias = self.bias.clone();
-        for (bias, &sum) in bias.iter_mut().zip(&sums) {
-            let zero_term =
-                self.a_zero.wrapping_mul(sum.wrapping_sub((k as i32).wrapping_mul(self.b_zero)));
+        let offset = set.offset(a_sign);
+        let zeros = (layout.k as i32).wrapping_mul(self.b_zero);
+        let mut epilogue = self.epilogue.clone();
+        for (bias, &sum) in epilogue.bias.iter_mut().zip(&sums) {
+            let zero_term = self.a_zero.wrapping_mul(sum.wrapping_sub(zeros));
             *bias = bias.wrapping_sub(zero_term).wrapping_sub(offset.wrapping_mul(sum));
         }
-        let w_zero = (self.b_zero != 0).then_some([self.b_zero]);
-        let epilogue =
-            Epilogue::new(n, bias, w_zero.as_ref().map(<[i32; 1]>::as_slice), &self.output)?;
-        let core = Core {
-            set: self.set,
-            layout: self.layout,
-            packed,
-            epilogue: &epilogue,
-            a_sign: self.a_sign,
-        };
-        let out = check_operands(&core, m, (a, lda), None, (out, ldc))?;
-        run_checked(&core, par, m, (a, lda), None, (out, ldc));
-        Ok(())
+        run_checked(
+            &Core { set, layout, packed, epilogue: &epilogue, a_sign },
+            par,
+            m,
+            a,
+            None,
+            out,
+        );
     }
 }

@@ -109,8 +109,9 @@ impl PackedB {
         a_sign: Sign,
     ) -> Result<Self, KernelError> {
         check_len("weights", b.len(), checked_product("weights", &[k, n])?)?;
-        Self::pack_from(cpu, k, n, w_zero, a_sign, |k_, n_| {
-            if transposed { b[n_ * k + k_] } else { b[k_ * n + n_] }
+        let ldb = if transposed { k } else { n };
+        Self::pack_with(cpu, k, n, w_zero, a_sign, |layout, packed| {
+            layout.pack_matrix(packed, (b, ldb), transposed, |v| v);
         })
     }
 
@@ -123,12 +124,23 @@ impl PackedB {
         a_sign: Sign,
         at: impl Fn(usize, usize) -> i8,
     ) -> Result<Self, KernelError> {
+        Self::pack_with(cpu, k, n, w_zero, a_sign, |layout, packed| layout.pack(packed, at))
+    }
+
+    fn pack_with(
+        cpu: Cpu,
+        k: usize,
+        n: usize,
+        w_zero: Option<&[i32]>,
+        a_sign: Sign,
+        pack: impl FnOnce(&PanelLayout, &mut [i8]),
+    ) -> Result<Self, KernelError> {
         let w_zero = expand_zero_points(w_zero, n)?;
         check_k(k, a_sign, w_zero.as_deref().unwrap_or_default())?;
         let set = KernelSet::of(cpu);
         let layout = PanelLayout::new(k, n, set.kr)?;
         let mut data = AlignedBytes::zeroed(layout.bytes());
-        layout.pack(data.as_mut_slice(), at);
+        pack(&layout, data.as_mut_slice());
         let set = set.for_weights(data.as_slice());
         let sums = layout.column_sums(data.as_slice());
         Ok(Self { set, layout, data, a_sign, sums, w_zero })

@@ -85,6 +85,87 @@ impl PanelLayout {
         }
     }
 
+    /// Writes the panels of a row-major matrix `[k, n]`, or `[n, k]` if `transposed`, whose rows start `ldb` elements
+    /// apart; `to_s8` makes weights of its elements.
+    ///
+    /// # Panics
+    /// If `b` or `packed` is too short.
+    pub(crate) fn pack_matrix<T: Copy>(
+        &self,
+        packed: &mut [i8],
+        (b, ldb): (&[T], usize),
+        transposed: bool,
+        to_s8: impl Fn(T) -> i8 + Copy,
+    ) {
+        let b = (b, ldb);
+        match (self.kr, transposed) {
+            (2, false) => self.pack_rows::<2, T>(packed, b, to_s8),
+            (4, false) => self.pack_rows::<4, T>(packed, b, to_s8),
+            (8, false) => self.pack_rows::<8, T>(packed, b, to_s8),
+            (2, true) => self.pack_columns::<2, T>(packed, b, to_s8),
+            (4, true) => self.pack_columns::<4, T>(packed, b, to_s8),
+            (8, true) => self.pack_columns::<8, T>(packed, b, to_s8),
+            (_, false) => self.pack(packed, |k, n| to_s8(b.0[k * ldb + n])),
+            (_, true) => self.pack(packed, |k, n| to_s8(b.0[n * ldb + k])),
+        }
+    }
+
+    /// From rows of B: `KR` of them are interleaved at a time.
+    fn pack_rows<const KR: usize, T: Copy>(
+        &self,
+        packed: &mut [i8],
+        (b, ldb): (&[T], usize),
+        to_s8: impl Fn(T) -> i8,
+    ) {
+        if self.bytes() == 0 {
+            return;
+        }
+        for (p, panel) in packed[..self.bytes()].chunks_exact_mut(self.panel_bytes()).enumerate() {
+            let cols = (self.n - p * NR).min(NR);
+            let (groups, _) = panel.as_chunks_mut::<KR>();
+            for (g, group) in groups.chunks_exact_mut(NR).enumerate() {
+                let mut rows = [[0; NR]; KR];
+                for (row, k) in rows.iter_mut().zip(g * KR..self.k) {
+                    let from = &b[k * ldb + p * NR..][..cols];
+                    match <&[T; NR]>::try_from(from) {
+                        Ok(from) => *row = from.map(&to_s8),
+                        Err(_) => row.iter_mut().zip(from).for_each(|(v, &from)| *v = to_s8(from)),
+                    }
+                }
+                for (c, values) in group.iter_mut().enumerate() {
+                    *values = std::array::from_fn(|r| rows[r][c]);
+                }
+            }
+        }
+    }
+
+    /// From columns of B, each contiguous.
+    fn pack_columns<const KR: usize, T: Copy>(
+        &self,
+        packed: &mut [i8],
+        (b, ldb): (&[T], usize),
+        to_s8: impl Fn(T) -> i8,
+    ) {
+        if self.bytes() == 0 {
+            return;
+        }
+        for (p, panel) in packed[..self.bytes()].chunks_exact_mut(self.panel_bytes()).enumerate() {
+            panel.fill(0);
+            let (groups, _) = panel.as_chunks_mut::<KR>();
+            for c in 0..(self.n - p * NR).min(NR) {
+                let (whole, tail) = b[(p * NR + c) * ldb..][..self.k].as_chunks::<KR>();
+                let mut column = groups[c..].iter_mut().step_by(NR);
+                // In this order, since `zip` takes an item of its first before it finds its second at an end.
+                for (from, values) in whole.iter().zip(&mut column) {
+                    *values = from.map(&to_s8);
+                }
+                for (value, &from) in column.flatten().zip(tail) {
+                    *value = to_s8(from);
+                }
+            }
+        }
+    }
+
     /// The sum of each column of the matrix that `packed` holds.
     pub(crate) fn column_sums(&self, packed: &[i8]) -> Vec<i32> {
         let mut sums = vec![0; self.panels() * NR];
@@ -119,6 +200,28 @@ mod tests {
         assert_eq!(packed[128..136], [16, 33, 50, 67, 0, 0, 0, 0]);
         let sum = |n: usize| (0..5).map(|k| i32::from((k * 17 + n) as i8)).sum();
         assert_eq!(layout.column_sums(packed), (0..17).map(sum).collect::<Vec<i32>>());
+    }
+
+    #[test]
+    fn matrices_are_packed_as_their_elements_are() {
+        for (k, n, kr) in
+            [(5, 17, 4), (8, 32, 4), (7, 5, 2), (19, 33, 8), (1, 1, 8), (3, 16, 1), (0, 4, 4)]
+        {
+            let layout = PanelLayout::new(k, n, kr).unwrap();
+            for transposed in [false, true] {
+                let (rows, cols) = if transposed { (n, k) } else { (k, n) };
+                let ld = cols + 3;
+                let b: Vec<u8> = (0..rows * ld).map(|i| (i * 37 + 11) as u8).collect();
+                let at = |k: usize, n: usize| {
+                    (b[if transposed { n * ld + k } else { k * ld + n }] ^ 0x80) as i8
+                };
+                let mut want = vec![0; layout.bytes()];
+                layout.pack(&mut want, at);
+                let mut got = vec![77; layout.bytes()];
+                layout.pack_matrix(&mut got, (&b, ld), transposed, |v| (v ^ 0x80) as i8);
+                assert_eq!(got, want, "{k} {n} {kr} {transposed}");
+            }
+        }
     }
 
     #[test]
