@@ -1,4 +1,4 @@
-//! Hybrid, int16×int8 and weight-only GEMM on every ISA of this machine, one thread.
+//! Batched, hybrid, int16×int8 and weight-only GEMM on every ISA of this machine, one thread.
 //!
 //! The tables printed first measure the bounds in the same process: the peak of the instruction that each form is
 //! built on (a multiply and an add are two operations), and for thin weight-only products the bandwidth at which the
@@ -20,7 +20,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use requant_kernels::{
     Cpu, Isa,
     epilogue::{OutSlice, Sign},
-    gemm::{Gemm, PackedB},
+    gemm::{DynamicGemm, Gemm, PackedB},
     gemm16::{Gemm16, PackedB16, Requantize16},
     hybrid::{DynamicQuantization, HybridGemm},
     par::Serial,
@@ -39,6 +39,11 @@ const SHAPES: [Shape; 7] = [
     (784, 128, 128),
     (196, 512, 4608),
 ];
+
+/// Batch and (M, N, K) of products of two activations: the heads of MiniLM's attention, queries by keys and then
+/// probabilities by values, and of a BERT.
+const BATCHED: [(usize, Shape); 3] =
+    [(12, (128, 128, 32)), (12, (128, 32, 128)), (12, (384, 384, 64))];
 
 /// (M, N, K) of weight-only products: a projection of a language model for 1 … 4 tokens and for a prompt, and one
 /// whose s8 weights leave the last cache.
@@ -90,6 +95,20 @@ fn quantized(cpu: Cpu, (m, n, k): Shape) -> impl FnMut() {
     move || gemm.run(&Serial, m, &a, k, None, OutSlice::Quant8(&mut c), n).unwrap()
 }
 
+/// Both operands are activations: B is packed in every run. `transposed` as keys are.
+fn batched(cpu: Cpu, batch: usize, transposed: bool, (m, n, k): Shape) -> impl FnMut() {
+    let operand = (Sign::U8, 128);
+    let gemm = DynamicGemm::new(cpu, (k, n), operand, operand, &[], &output(n)).unwrap();
+    let starts: Vec<_> = (0..batch).map(|i| (i * m * k, i * k * n)).collect();
+    let (a, b, mut c) = (vec![7; batch * m * k], vec![9; batch * k * n], vec![0; batch * m * n]);
+    let mut scratch = vec![0; gemm.scratch_bytes(1)];
+    let ldb = if transposed { k } else { n };
+    move || {
+        let c = (OutSlice::Quant8(&mut c), n);
+        gemm.run(&Serial, m, &starts, (&a, k), (&b, ldb), transposed, c, &mut scratch).unwrap();
+    }
+}
+
 fn int16(cpu: Cpu, requantize: &Requantize16, (m, n, k): Shape) -> impl FnMut() + use<> {
     let packed = PackedB16::pack(&weights(k * n, -127, 127), k, n, false).unwrap();
     let gemm = Gemm16::new(cpu, Arc::new(packed), &[], requantize, (i16::MIN, i16::MAX)).unwrap();
@@ -139,6 +158,16 @@ fn tables(cpu: Cpu) {
         let plain = gops(shape, &mut quantized(cpu, shape));
         let shown = figures.map(|f| format!("{f:>6.0} {:>3.0} %", f / peak * 100.0)).join("  ");
         println!("{}  {shown}   u8 {plain:>6.0}", line(shape));
+    }
+
+    println!(
+        "batches of two activations, {isa}: GOP/s and share of the peak, B by columns and by rows"
+    );
+    for (batch, shape) in BATCHED {
+        let of =
+            |transposed| batch as f64 * gops(shape, &mut batched(cpu, batch, transposed, shape));
+        let shown = [of(true), of(false)].map(|f| format!("{f:>6.0} {:>3.0} %", f / peak * 100.0));
+        println!("{} times {batch}  {}", line(shape), shown.join("  "));
     }
 
     let peak = bounds::int16_gops(cpu);
