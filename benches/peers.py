@@ -5,8 +5,8 @@ Usage: peers.py [--requant PATH] [--nchw] [--seconds S] [KIND ...]      needs nu
 Every problem is one ONNX file that all three read: an operator between DequantizeLinear and QuantizeLinear, which each
 fuses as it can. Images are NHWC, turned to the operator's NCHW and back by Transpose nodes that all three may cancel;
 with --nchw they are NCHW. A time is the least of one whole run with inputs in place: `requant bench`, a session with
-bound inputs and outputs, an inference request with set tensors. "kernel" is what the peer's own profile says of the
-operators alone, without layout changes. KIND selects kinds of operator by name.
+bound inputs and outputs, an inference request with set tensors. "kernel" is what the peer's own profile says of all its
+nodes but layout changes, in whole microseconds. KIND selects kinds of operator by name.
 """
 import argparse
 import json
@@ -24,7 +24,8 @@ from onnx import TensorProto as T, helper as h, numpy_helper as nh
 
 rng = np.random.default_rng(0)
 # What is no operator of ours: layout changes, and what reads and writes the ends of the graph.
-NOT_KERNELS = ('Transpose', 'Reorder', 'Permute', 'Parameter', 'Result', 'Input', 'Output', 'Constant', 'Const', 'Reshape')
+NOT_KERNELS = ('Transpose', 'Reorder', 'Permute', 'Parameter', 'Result', 'Input', 'Output', 'Constant', 'Const',
+               'Reshape')
 
 
 class Graph:
@@ -85,7 +86,8 @@ class Graph:
     def model(self, out, shape, dtype=T.UINT8, image=False):
         if image and not self.nchw:
             out, shape = self.node('Transpose', [out], perm=[0, 2, 3, 1]), [shape[i] for i in (0, 2, 3, 1)]
-        graph = h.make_graph(self.nodes, 'g', self.inputs, [h.make_tensor_value_info(out, dtype, shape)], self.constants)
+        outputs = [h.make_tensor_value_info(out, dtype, shape)]
+        graph = h.make_graph(self.nodes, 'g', self.inputs, outputs, self.constants)
         return h.make_model(graph, opset_imports=[h.make_opsetid('', 13)], ir_version=8)
 
 
@@ -155,7 +157,8 @@ def resize(g, c, size, mode):
 
 
 def one(size, c, out_c, stride=1):
-    return f'{size}×{size}×{c} → {out_c}' + (f' s{stride}' if stride > 1 else ''), (size, size, c, out_c, [1, 1], stride)
+    label = f'{size}×{size}×{c} → {out_c}' + (f' s{stride}' if stride > 1 else '')
+    return label, (size, size, c, out_c, [1, 1], stride)
 
 
 def dense(size, c, out_c, kernel, stride=1, pads=None):
@@ -194,9 +197,11 @@ KINDS = [
     ('dequantize', dequantize, shaped((1, 1000), (128, 384), (1, 256, 56, 56))),
     ('sigmoid', unary('Sigmoid'), shaped((1, 96, 40, 40), (1, 256, 56, 56))),
     ('leaky-relu', unary('LeakyRelu', alpha=0.1), shaped((1, 96, 40, 40), (1, 256, 56, 56))),
-    ('average-pool', pool('AveragePool'), [('3×3 35×35×288', (288, 35, 3, 1, 1)), ('2×2 s2 56×56×128', (128, 56, 2, 2, 0))]),
+    ('average-pool', pool('AveragePool'), [('3×3 35×35×288', (288, 35, 3, 1, 1)),
+                                             ('2×2 s2 56×56×128', (128, 56, 2, 2, 0))]),
     ('global-pool', global_pool, [('7×7×1280', (1280, 7)), ('7×7×2048', (2048, 7)), ('8×8×2048', (2048, 8))]),
-    ('max-pool', pool('MaxPool'), [('3×3 s2 112×112×64', (64, 112, 3, 2, 1)), ('3×3 s2 147×147×64', (64, 147, 3, 2, 0))]),
+    ('max-pool', pool('MaxPool'), [('3×3 s2 112×112×64', (64, 112, 3, 2, 1)),
+                                     ('3×3 s2 147×147×64', (64, 147, 3, 2, 0))]),
     ('softmax', softmax, shaped((1, 1000), (12, 128, 128), (40, 6625))),
     ('resize', resize, [(f'{mode} 2× 80×80×24', (24, 80, mode)) for mode in ('nearest', 'linear')]),
 ]
@@ -262,8 +267,18 @@ def openvino_us(path, feeds, seconds):
 
 def requant_us(requant, path, seconds):
     command = [requant, 'bench', path, '--format', 'json', '--min-time', str(seconds)]
-    result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return result['results'][0]['min_ms'] * 1e3
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode != 0:
+        print(result.stderr.strip(), file=sys.stderr)
+        return None
+    return json.loads(result.stdout)['results'][0]['min_ms'] * 1e3
+
+
+def cell(us, ours):
+    """A time, and how often `ours` fits in; what does not run has none."""
+    if us is None:
+        return '–'
+    return f'{us:.1f}' if ours in (None, us) else f'{us:.1f} ({us / ours:.1f}×)'
 
 
 def main():
@@ -288,8 +303,8 @@ def main():
                 onnx.save(build(graph, *problem), path)
                 ours = requant_us(args.requant, path, args.seconds)
                 peers = onnxruntime_us(path, graph.feeds, args.seconds) + openvino_us(path, graph.feeds, args.seconds)
-            cells = ['–' if us is None else f'{us:.1f} ({us / ours:.1f}×)' for us in peers]
-            print(f'| {kind} | {label} | {ours:.1f} | {" | ".join(cells)} |', flush=True)
+            cells = [cell(us, ours) for us in (ours, *peers)]
+            print(f'| {kind} | {label} | {" | ".join(cells)} |', flush=True)
 
 
 if __name__ == '__main__':

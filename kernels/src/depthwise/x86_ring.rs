@@ -408,37 +408,27 @@ impl<const VNNI: bool> Lanes for Ymm<VNNI> {
     }
 }
 
-/// Computes a strip by the form that is best for it.
-///
-/// # Safety
-/// As [`strip`].
-#[inline(always)]
-unsafe fn run<I: Lanes, const STRIDE: usize, const PARTS: usize, const WIDE: usize>(s: &Strip<'_>) {
-    // SAFETY: same contract.
-    unsafe {
-        match s.fused {
-            Some(quant) if STRIDE == 2 && fits::<I>(s) => direct::<I, PARTS>(s, quant),
-            _ => strip::<I, STRIDE, PARTS, WIDE>(s),
-        }
-    }
-}
-
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
 unsafe fn avx512vnni<const STRIDE: usize, const PARTS: usize>(s: &Strip<'_>) {
     // SAFETY: same contract, the features are enabled here.
-    unsafe { run::<Zmm, STRIDE, PARTS, 8>(s) }
+    unsafe {
+        match s.fused {
+            Some(quant) if STRIDE == 2 && fits::<Zmm>(s) => direct::<Zmm, PARTS>(s, quant),
+            _ => strip::<Zmm, STRIDE, PARTS, 8>(s),
+        }
+    }
 }
 
 #[target_feature(enable = "avxvnni,avx2,fma")]
 unsafe fn avxvnni<const STRIDE: usize, const PARTS: usize>(s: &Strip<'_>) {
     // SAFETY: same contract, the features are enabled here.
-    unsafe { run::<Ymm<true>, STRIDE, PARTS, 4>(s) }
+    unsafe { strip::<Ymm<true>, STRIDE, PARTS, 4>(s) }
 }
 
 #[target_feature(enable = "avx2,fma")]
 unsafe fn avx2<const STRIDE: usize, const PARTS: usize>(s: &Strip<'_>) {
     // SAFETY: same contract, the features are enabled here.
-    unsafe { run::<Ymm<false>, STRIDE, PARTS, 4>(s) }
+    unsafe { strip::<Ymm<false>, STRIDE, PARTS, 4>(s) }
 }
 
 pub(super) static AVX512VNNI: RingKernel = RingKernel {
