@@ -1,7 +1,7 @@
 //! Integer convolutions on every ISA of this machine: ResNet-50's layers, shapes of other networks, depthwise layers,
 //! against the peak of the ISA's dot product instruction in the same process.
 //!
-//! The table printed first gives the share of the peak; criterion then tracks the layers one by one.
+//! The table printed first gives the share of the peak and what a second thread gains; criterion then tracks the layers one by one.
 #![allow(missing_docs, reason = "criterion's macros define public functions")]
 #![allow(
     clippy::unwrap_used,
@@ -23,7 +23,7 @@ use requant_kernels::{
         ConvWeights, PackedConv, PackedConvTranspose,
     },
     epilogue::{OutSlice, Sign},
-    par::Serial,
+    par::{Parallel, RayonPool, Serial},
 };
 
 /// A square image and "same" padding, unless changed.
@@ -188,11 +188,15 @@ impl Layer {
         format!("{kind}{kh}x{kw}s{stride}-{h}x{w}x{in_c}-{out_c}")
     }
 
-    fn run(&self, cpu: Cpu) -> Box<dyn FnMut()> {
-        if self.transposed { Box::new(self.conv_transpose(cpu)) } else { Box::new(self.conv(cpu)) }
+    fn run<'a>(&self, cpu: Cpu, par: &'a dyn Parallel) -> Box<dyn FnMut() + 'a> {
+        if self.transposed {
+            Box::new(self.conv_transpose(cpu, par))
+        } else {
+            Box::new(self.conv(cpu, par))
+        }
     }
 
-    fn conv_transpose(&self, cpu: Cpu) -> impl FnMut() + use<> {
+    fn conv_transpose<'a>(&self, cpu: Cpu, par: &'a dyn Parallel) -> impl FnMut() + use<'a> {
         let weights = ConvTransposeWeights {
             in_c: self.in_c,
             out_c: self.out_c,
@@ -216,11 +220,11 @@ impl Layer {
         let conv = ConvTranspose::new(spec, Arc::new(packed), &bias, 0, &output).unwrap();
         let x: Vec<u8> = (0..conv.input_len()).map(|i| ((i * 91) >> 3) as u8).collect();
         let mut y = vec![0; conv.output_len()];
-        let mut scratch = vec![0; conv.scratch_bytes(1)];
-        move || conv.run(&Serial, &x, None, OutSlice::Quant8(&mut y), &mut scratch).unwrap()
+        let mut scratch = vec![0; conv.scratch_bytes(par.threads())];
+        move || conv.run(par, &x, None, OutSlice::Quant8(&mut y), &mut scratch).unwrap()
     }
 
-    fn conv(&self, cpu: Cpu) -> impl FnMut() + use<> {
+    fn conv<'a>(&self, cpu: Cpu, par: &'a dyn Parallel) -> impl FnMut() + use<'a> {
         let geometry = self.geometry();
         let shape = ConvWeights {
             out_c: self.out_c,
@@ -236,8 +240,8 @@ impl Layer {
                 .unwrap();
         let x: Vec<u8> = (0..geometry.input_len()).map(|i| ((i * 91) >> 3) as u8).collect();
         let mut y = vec![0; geometry.output_len()];
-        let mut scratch = vec![0; conv.scratch_bytes(1)];
-        move || conv.run(&Serial, &x, None, OutSlice::Quant8(&mut y), &mut scratch).unwrap()
+        let mut scratch = vec![0; conv.scratch_bytes(par.threads())];
+        move || conv.run(par, &x, None, OutSlice::Quant8(&mut y), &mut scratch).unwrap()
     }
 
     fn id(&self, cpu: Cpu) -> String {
@@ -250,16 +254,20 @@ fn group_name(cpu: Cpu) -> String {
 }
 
 /// Prints the layers that the command line asks for, as criterion will take it: all, or those that hold its argument.
-fn table(cpu: Cpu) {
+fn table(cpu: Cpu, two: &dyn Parallel) {
     let wanted = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
     let wanted = |layer: &&Layer| layer.id(cpu).contains(&wanted);
     let peak = peak_gops(cpu);
     println!("{}: peak of one core {peak:.0} GOP/s", cpu.isa());
     let print = |layer: &Layer| {
-        let seconds = best_seconds(layer.run(cpu));
+        let [seconds, on_two] =
+            [&Serial as &dyn Parallel, two].map(|par| best_seconds(layer.run(cpu, par)));
         let gops = layer.ops() as f64 / seconds / 1e9;
         let (name, us, share) = (layer.name(), seconds * 1e6, gops / peak * 100.0);
-        println!("  {name:<28} {us:>9.1} us  {gops:>7.1} GOP/s  {share:>5.1} %");
+        let scaling = seconds / on_two;
+        println!(
+            "  {name:<28} {us:>9.1} us  {gops:>7.1} GOP/s  {share:>5.1} %   2 threads {scaling:.2}x"
+        );
         gops / peak
     };
     let (mut logs, mut count) = (0.0, 0);
@@ -277,15 +285,17 @@ fn table(cpu: Cpu) {
 }
 
 fn bench(c: &mut Criterion) {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+    let two = RayonPool::new(Arc::new(pool));
     for isa in Cpu::available() {
         let cpu = Cpu::with_isa(isa).unwrap();
-        table(cpu);
+        table(cpu, &two);
         let mut group = c.benchmark_group(group_name(cpu));
         group.sample_size(20);
         for layer in RESNET50.iter().chain(&OTHERS).chain(&DEPTHWISE) {
             group.throughput(Throughput::Elements(layer.ops() as u64));
             group.bench_function(BenchmarkId::from_parameter(layer.name()), |b| {
-                let mut run = layer.run(cpu);
+                let mut run = layer.run(cpu, &Serial);
                 b.iter(&mut run)
             });
         }

@@ -1,7 +1,7 @@
 //! Depthwise integer convolutions on every ISA of this machine: the layers of MobileNetV2 and EfficientNet-Lite0,
 //! against half the peak of the ISA's dot product instruction in the same process: the peak in multiply-adds.
 //!
-//! The table printed first gives the share of the peak; criterion then tracks the layers one by one.
+//! The table printed first gives the share of the peak and what a second thread gains; criterion then tracks the layers one by one.
 #![allow(missing_docs, reason = "criterion's macros define public functions")]
 #![allow(
     clippy::unwrap_used,
@@ -20,7 +20,7 @@ use requant_kernels::{
     Cpu,
     conv::{Conv, ConvGeometry, ConvSpec, ConvWeights, PackedConv},
     epilogue::{OutSlice, Sign},
-    par::Serial,
+    par::{Parallel, RayonPool, Serial},
 };
 
 /// A square image, a square kernel, "same" padding.
@@ -96,7 +96,7 @@ impl Layer {
         format!("{kernel}x{kernel}s{stride}-{size}x{size}x{channels}-{}", self.out_c())
     }
 
-    fn conv(&self, cpu: Cpu) -> impl FnMut() {
+    fn conv<'a>(&self, cpu: Cpu, par: &'a dyn Parallel) -> impl FnMut() + use<'a> {
         let geometry = self.geometry();
         let shape = ConvWeights {
             out_c: self.out_c(),
@@ -114,34 +114,47 @@ impl Layer {
         let (mut x, mut y) = (vec![0; input + 64], vec![0; output + 64]);
         let (x_start, y_start) = (x.as_ptr().align_offset(64), y.as_ptr().align_offset(64));
         x.iter_mut().enumerate().for_each(|(i, x)| *x = ((i * 91) >> 3) as u8);
-        let mut scratch = vec![0; conv.scratch_bytes(1)];
+        let mut scratch = vec![0; conv.scratch_bytes(par.threads())];
         move || {
             let (x, y) = (&x[x_start..][..input], &mut y[y_start..][..output]);
-            conv.run(&Serial, x, None, OutSlice::Quant8(y), &mut scratch).unwrap()
+            conv.run(par, x, None, OutSlice::Quant8(y), &mut scratch).unwrap()
         }
     }
 }
 
-fn table(cpu: Cpu) {
+/// Prints the layers that the command line asks for, as criterion will take it: all, or those that hold its argument.
+fn table(cpu: Cpu, two: &dyn Parallel) {
+    let wanted = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
+    let wanted = |layer: &&Layer| format!("{}/{}", group_name(cpu), layer.name()).contains(&wanted);
     let peak = peak_gops(cpu) / 2.0;
     println!("{}: peak of one core {peak:.0} GMAC/s", cpu.isa());
-    for layer in &LAYERS {
-        let seconds = best_seconds(layer.conv(cpu));
+    for layer in LAYERS.iter().filter(wanted) {
+        let [seconds, on_two] =
+            [&Serial as &dyn Parallel, two].map(|par| best_seconds(layer.conv(cpu, par)));
         let rate = layer.macs() as f64 / seconds / 1e9;
         let (name, us, share) = (layer.name(), seconds * 1e6, rate / peak * 100.0);
-        println!("  {name:<24} {us:>9.1} us  {rate:>7.1} GMAC/s  {share:>4.0} %");
+        let scaling = seconds / on_two;
+        println!(
+            "  {name:<24} {us:>9.1} us  {rate:>7.1} GMAC/s  {share:>4.0} %   2 threads {scaling:.2}x"
+        );
     }
 }
 
+fn group_name(cpu: Cpu) -> String {
+    format!("kernel/depthwise-u8s8-{}", cpu.isa())
+}
+
 fn bench(c: &mut Criterion) {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+    let two = RayonPool::new(Arc::new(pool));
     for isa in Cpu::available() {
         let cpu = Cpu::with_isa(isa).unwrap();
-        table(cpu);
-        let mut group = c.benchmark_group(format!("kernel/depthwise-u8s8-{isa}"));
+        table(cpu, &two);
+        let mut group = c.benchmark_group(group_name(cpu));
         group.sample_size(20);
         for layer in &LAYERS {
             group.throughput(Throughput::Elements(layer.macs() as u64));
-            let mut run = layer.conv(cpu);
+            let mut run = layer.conv(cpu, &Serial);
             group.bench_function(BenchmarkId::from_parameter(layer.name()), |b| b.iter(&mut run));
         }
         group.finish();

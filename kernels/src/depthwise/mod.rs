@@ -3,6 +3,7 @@
 //! | convolution | method |
 //! | --- | --- |
 //! | horizontal stride 1 or 2, no horizontal dilation, x86 with AVX2 | ring of interleaved rows ([`ring`]) |
+//! | of these, three rows at stride 2 with AVX-512 VNNI | the same cells, used at once ([`direct`]) |
 //! | any other | table of pointers to the pixels under each tap ([`table`]) |
 //!
 //! With a multiplier above 1 the image is first written out with every channel m times, which makes it 1.
@@ -11,6 +12,8 @@
 mod arm_dotprod;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 mod arm_neon;
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only x86 has kernels of it"))]
+mod direct;
 mod pairs;
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only x86 has kernels of it"))]
 mod ring;

@@ -57,6 +57,30 @@ pub(super) struct Strip<'a> {
     pub(super) out_w: usize,
 }
 
+impl Strip<'_> {
+    /// The first pixel of padded input row `row`, and how far they are apart.
+    #[inline(always)]
+    pub(super) fn row(&self, row: usize) -> (*const u8, usize) {
+        let iy = row.wrapping_sub(self.pads[0]);
+        // Rows outside the image repeat one pixel of padding.
+        if iy < self.in_h {
+            (self.image.wrapping_add(iy * self.in_w * self.pixel), self.pixel)
+        } else {
+            (self.padding, 0)
+        }
+    }
+}
+
+/// Which pairs of padded columns are inside the image in every part: from the first part on, up to the last.
+#[inline(always)]
+pub(super) fn pairs_inside<const STRIDE: usize, const PARTS: usize>(s: &Strip<'_>) -> Range<usize> {
+    let first = s.columns.start * STRIDE;
+    let last = first + (PARTS - 1) * s.segment * STRIDE;
+    let left = s.pads[1].saturating_sub(first).div_ceil(2);
+    let right = (s.in_w + s.pads[1]).saturating_sub(last) / 2;
+    left..right
+}
+
 /// One ISA's vectors, of [`Self::BYTES`] bytes. Every function needs the ISA to be supported.
 pub(super) trait Lanes: Sized {
     type Vector: Copy;
@@ -220,18 +244,8 @@ unsafe fn interleave<I: Lanes, const STRIDE: usize, const PARTS: usize>(
     row: usize,
     to: *mut u8,
 ) {
-    let iy = row.wrapping_sub(s.pads[0]);
-    // Rows outside the image repeat one pixel of padding.
-    let (start, pixel) = if iy < s.in_h {
-        (s.image.wrapping_add(iy * s.in_w * s.pixel), s.pixel)
-    } else {
-        (s.padding, 0)
-    };
-    // Pairs of columns that are inside the image in every part: from the first part on, up to the last.
-    let first = s.columns.start * STRIDE;
-    let last = first + (PARTS - 1) * s.segment * STRIDE;
-    let left = s.pads[1].saturating_sub(first).div_ceil(2);
-    let right = (s.in_w + s.pads[1]).saturating_sub(last) / 2;
+    let (start, pixel) = s.row(row);
+    let Range { start: left, end: right } = pairs_inside::<STRIDE, PARTS>(s);
     // SAFETY: the caller's contract; a row of the image has `in_w` pixels.
     unsafe {
         let mut pair = columns::<I, STRIDE, PARTS, true>(s, (start, pixel), 0);
@@ -274,7 +288,12 @@ unsafe fn store_cell<I: Lanes>(pair: [I::Vector; 2], next: [I::Vector; 2], to: *
 /// # Safety
 /// As [`strip`]; the row's pixels are at `start`, `pixel` bytes apart.
 #[inline(always)]
-unsafe fn columns<I: Lanes, const STRIDE: usize, const PARTS: usize, const CHECK: bool>(
+pub(super) unsafe fn columns<
+    I: Lanes,
+    const STRIDE: usize,
+    const PARTS: usize,
+    const CHECK: bool,
+>(
     s: &Strip<'_>,
     (start, pixel): (*const u8, usize),
     first: usize,
@@ -381,9 +400,26 @@ unsafe fn block<I: Lanes, const STRIDE: usize, const PARTS: usize, const PIXELS:
         let low = rounded::<I, STRIDE, PIXELS>(s, x, 0);
         let high = rounded::<I, STRIDE, PIXELS>(s, x, 2);
         let bytes = I::bytes(narrow, low, high);
-        let row = (oy - s.rows.start) * s.out_w;
-        let first = s.columns.start + x;
-        let last = first + (PARTS - 1) * s.segment + PIXELS;
+        store::<I, PARTS, PIXELS>(s, oy, x, bytes);
+    }
+}
+
+/// Stores `PIXELS` columns from `x` on, in every part that has them.
+///
+/// # Safety
+/// As [`strip`]; `oy` is one of its rows.
+#[inline(always)]
+pub(super) unsafe fn store<I: Lanes, const PARTS: usize, const PIXELS: usize>(
+    s: &Strip<'_>,
+    oy: usize,
+    x: usize,
+    bytes: [I::Vector; PIXELS],
+) {
+    let row = (oy - s.rows.start) * s.out_w;
+    let first = s.columns.start + x;
+    let last = first + (PARTS - 1) * s.segment + PIXELS;
+    // SAFETY: columns beyond the tile's are not stored.
+    unsafe {
         if last <= s.columns.end && s.channels == I::BYTES / PARTS {
             for part in 0..PARTS {
                 let out = s.to.out.add((row + first + part * s.segment) * s.to.ldc);

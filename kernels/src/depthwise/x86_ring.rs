@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::{
+    direct::{direct, fits},
     pairs::load16,
     ring::{RingKernel, VECTORS},
     strip::{Lanes, Strip, finish, strip},
@@ -410,7 +411,12 @@ impl<const VNNI: bool> Lanes for Ymm<VNNI> {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
 unsafe fn avx512vnni<const STRIDE: usize, const PARTS: usize>(s: &Strip<'_>) {
     // SAFETY: same contract, the features are enabled here.
-    unsafe { strip::<Zmm, STRIDE, PARTS, 8>(s) }
+    unsafe {
+        match s.fused {
+            Some(quant) if STRIDE == 2 && fits::<Zmm>(s) => direct::<Zmm, PARTS>(s, quant),
+            _ => strip::<Zmm, STRIDE, PARTS, 8>(s),
+        }
+    }
 }
 
 #[target_feature(enable = "avxvnni,avx2,fma")]
