@@ -95,13 +95,16 @@ impl<'a> Patches<'a> {
                 }
                 let image_row = &x[(n * in_h + iy) * in_w * in_c..][..in_w * in_c];
                 if contiguous && channels == in_c && left >= 0 && left as usize + kw <= in_w {
-                    copy(&image_row[left as usize * in_c..][..len], out);
+                    copy_short(&image_row[left as usize * in_c..][..len], out);
                     continue;
                 }
                 for (kx, out) in out.chunks_exact_mut(channels).enumerate() {
                     let ix = left + ((first + kx) * dilations[1]) as isize;
                     if (0..in_w as isize).contains(&ix) {
-                        copy(&image_row[ix as usize * in_c + matrix * channels..][..channels], out);
+                        copy_short(
+                            &image_row[ix as usize * in_c + matrix * channels..][..channels],
+                            out,
+                        );
                     } else {
                         out.fill(self.pad_value);
                     }
@@ -113,24 +116,24 @@ impl<'a> Patches<'a> {
 
 /// `dst.copy_from_slice(src)`, without a call for the short runs of thin layers.
 #[inline(always)]
-fn copy(src: &[u8], dst: &mut [u8]) {
-    /// Two copies of `N` bytes that overlap in the middle.
+pub(crate) fn copy_short<T: Copy>(src: &[T], dst: &mut [T]) {
+    /// Two copies of `N` values that overlap in the middle.
     #[inline(always)]
-    fn ends<const N: usize>(src: &[u8], dst: &mut [u8]) {
-        let mut word = [0; N];
-        let at = src.len() - N;
-        let mut last = [0; N];
-        word.copy_from_slice(&src[..N]);
-        last.copy_from_slice(&src[at..]);
-        dst[..N].copy_from_slice(&word);
-        dst[at..].copy_from_slice(&last);
+    fn ends<T: Copy, const N: usize>(src: &[T], dst: &mut [T]) {
+        if let (Some(first), Some(last)) = (src.first_chunk::<N>(), src.last_chunk::<N>()) {
+            let (first, last) = (*first, *last);
+            dst[..N].copy_from_slice(&first);
+            let at = dst.len() - N;
+            dst[at..].copy_from_slice(&last);
+        }
     }
     assert_eq!(src.len(), dst.len());
     match src.len() {
-        33.. => dst.copy_from_slice(src),
-        16.. => ends::<16>(src, dst),
-        8.. => ends::<8>(src, dst),
-        4.. => ends::<4>(src, dst),
+        65.. => dst.copy_from_slice(src),
+        32.. => ends::<T, 32>(src, dst),
+        16.. => ends::<T, 16>(src, dst),
+        8.. => ends::<T, 8>(src, dst),
+        4.. => ends::<T, 4>(src, dst),
         _ => dst.iter_mut().zip(src).for_each(|(d, s)| *d = *s),
     }
 }

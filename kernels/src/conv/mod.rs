@@ -23,7 +23,6 @@ mod transpose;
 
 use std::{fmt, ops::Range, sync::Arc};
 
-pub(crate) use self::kernel::{BandSet, band_set};
 use self::{
     band::{Band, KOrder},
     im2col::Patches,
@@ -34,13 +33,19 @@ pub use self::{
     geometry::{ConvGeometry, ConvSpec},
     transpose::{ConvTranspose, ConvTransposeSpec, ConvTransposeWeights, PackedConvTranspose},
 };
+pub(crate) use self::{
+    im2col::copy_short,
+    kernel::{BandSet, band_set},
+};
 use crate::{
     Cpu, KernelError,
     depthwise::{Depthwise, PackedDepthwise},
     epilogue::{Epilogue, FixedPoint, NR, OutSlice, Output, Requantize, Sign, TileOut},
     error::{check_at_least, check_len, checked_product},
-    gemm::{Core, PackedB, check_residual, expand_zero_points, kernel::KernelSet},
-    par::{DisjointMut, Parallel, WorkerScratch, for_each_with_worker, for_macs},
+    gemm::{Core, PackedB, amx::TileState, check_residual, expand_zero_points, kernel::KernelSet},
+    par::{
+        DisjointMut, Parallel, WorkerScratch, for_each_with_state, for_each_with_worker, for_macs,
+    },
 };
 
 /// The shape of convolution weights: `[out_c, in_c_per_group, kernel[0], kernel[1]]`, of `groups` groups.
@@ -456,11 +461,12 @@ impl Conv {
         let y = DisjointMut::new(y);
         let per_worker = WorkerScratch::new(scratch, patches.bytes(), par.threads().max(1));
         let par = for_macs(par, self.geometry.output_len().saturating_mul(order.k()));
-        for_each_with_worker(par, blocks * matrices.len(), &|worker, task| {
+        let state = |worker| (worker, TileState::Idle);
+        for_each_with_state(par, blocks * matrices.len(), &state, &|(worker, state), task| {
             let (matrix, block) = (task % matrices.len(), task / matrices.len());
             let rows = block * patches.pixels()..((block + 1) * patches.pixels()).min(pixels);
             // SAFETY: a worker runs one task at a time.
-            let a = unsafe { per_worker.get(worker) };
+            let a = unsafe { per_worker.get(*worker) };
             patches.gather(x, matrix, rows.clone(), a);
             let col = matrix * n;
             let residual = residual
@@ -474,6 +480,7 @@ impl Conv {
                 let to =
                     TileOut { out: y.rect(rows.clone(), bytes, ldc), ldc, residual, ldr: out_c };
                 core.block(
+                    state,
                     a.as_ptr(),
                     patches.patch_bytes(),
                     rows.len(),

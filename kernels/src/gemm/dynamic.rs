@@ -68,7 +68,7 @@ impl DynamicGemm {
 
     /// Bytes of scratch that [`Self::run`] needs.
     pub fn scratch_bytes(&self) -> usize {
-        self.layout.bytes() + ALIGN
+        self.set.packed_bytes(&self.layout) + ALIGN
     }
 
     /// Computes C from `m` rows of A, `lda` bytes apart, and B: row-major `[k, n]`, or `[n, k]` if `transposed`, rows
@@ -107,8 +107,8 @@ impl DynamicGemm {
         // multiply; their term of z_b needs the row sums of a, and that of the offset is undone here.
         let offset = self.set.offset(self.a_sign);
         let mut bias = self.bias.clone();
-        for (n, bias) in bias.iter_mut().enumerate() {
-            let sum: i32 = (0..k).map(|k| i32::from(at(k, n))).sum();
+        let sums: Vec<i32> = (0..n).map(|n| (0..k).map(|k| i32::from(at(k, n))).sum()).collect();
+        for (bias, &sum) in bias.iter_mut().zip(&sums) {
             let zero_term =
                 self.a_zero.wrapping_mul(sum.wrapping_sub((k as i32).wrapping_mul(self.b_zero)));
             *bias = bias.wrapping_sub(zero_term).wrapping_sub(offset.wrapping_mul(sum));
@@ -122,6 +122,7 @@ impl DynamicGemm {
             packed,
             epilogue: &epilogue,
             a_sign: self.a_sign,
+            sums: &sums,
         };
         let out = check_operands(&core, m, (a, lda), None, (out, ldc))?;
         run_checked(&core, par, m, (a, lda), None, (out, ldc));
