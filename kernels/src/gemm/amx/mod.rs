@@ -26,6 +26,8 @@ mod model;
 mod pass;
 mod pending;
 mod state;
+#[cfg(test)]
+mod tests;
 mod tiles;
 
 use std::ops::Range;
@@ -80,6 +82,15 @@ fn rows_on_tiles(rows: usize, k: usize) -> usize {
         () if left <= FEW_ROWS => rows - left,
         () => rows,
     }
+}
+
+/// The fewest columns, and values that lie together in memory, of convolutions that are worth a copy of each patch.
+const MIN_CONV_COLUMNS: usize = 16;
+const MIN_CONV_RUN: usize = 32;
+
+/// Whether a convolution should go to tiles: `pixels` patches of `k` values, in runs of `run`, times `n` columns.
+pub(crate) fn takes_patches(pixels: usize, n: usize, k: usize, run: usize) -> bool {
+    rows_on_tiles(pixels, k) > 0 && n >= MIN_CONV_COLUMNS && run >= MIN_CONV_RUN
 }
 
 /// What tasks of a matrix are cut by if its rows go to tiles: panels are blocked for L2 inside of a task.
