@@ -14,7 +14,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{best_seconds, output, peak_gops};
+use common::{best_seconds, output, vector_peak_gops};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use requant_kernels::{
     Cpu,
@@ -123,7 +123,7 @@ impl Layer {
 }
 
 fn table(cpu: Cpu) {
-    let peak = peak_gops(cpu) / 2.0;
+    let peak = vector_peak_gops(cpu) / 2.0;
     println!("{}: peak of one core {peak:.0} GMAC/s", cpu.isa());
     for layer in &LAYERS {
         let seconds = best_seconds(layer.conv(cpu));

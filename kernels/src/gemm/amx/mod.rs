@@ -191,8 +191,7 @@ unsafe fn run<T: Tiles, S: Signs>(
     );
     let k = KParts::new(layout.k);
     let at_a_time = panels_at_a_time(&layout, panels.len());
-    let in_place = a as usize % TILE_ROW_BYTES == 0
-        && [lda, layout.k].iter().all(|bytes| bytes.is_multiple_of(TILE_ROW_BYTES))
+    let in_place = [a as usize, lda, layout.k].iter().all(|at| at.is_multiple_of(TILE_ROW_BYTES))
         && !lda.is_multiple_of(CONFLICT_BYTES);
     let copy_bytes = k.steps * 2 * TILE_BYTES;
     let start_bytes = panels.len() * TILE_ROW_BYTES;
