@@ -14,7 +14,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{best_seconds, output, peak_gops};
+use common::{best_seconds, output, vector_peak_gops};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use requant_kernels::{
     Cpu,
@@ -126,7 +126,7 @@ impl Layer {
 fn table(cpu: Cpu, two: &dyn Parallel) {
     let wanted = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
     let wanted = |layer: &&Layer| format!("{}/{}", group_name(cpu), layer.name()).contains(&wanted);
-    let peak = peak_gops(cpu) / 2.0;
+    let peak = vector_peak_gops(cpu) / 2.0;
     println!("{}: peak of one core {peak:.0} GMAC/s", cpu.isa());
     for layer in LAYERS.iter().filter(wanted) {
         let [seconds, on_two] =

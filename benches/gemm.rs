@@ -1,8 +1,9 @@
 //! Integer GEMM on every ISA of this machine, against the peak of its dot product instruction in the same process.
 //!
 //! The tables printed first give GOP/s and the share of the peak (a multiply and an add are two operations): of shapes
-//! with outputs requantized to u8, from u8 and s8 activations and on two threads; of single rows, which read the weights
-//! once, as the share of the read bandwidth; and of epilogues at K = 256. Criterion then tracks the shapes one by one.
+//! with outputs requantized to u8, from u8 and s8 activations, from rows that are not aligned, and on two threads; of
+//! single rows, which read the weights once, as the share of the read bandwidth; and of epilogues at K = 256. Criterion
+//! then tracks the shapes one by one.
 #![allow(missing_docs, reason = "criterion's macros define public functions")]
 #![allow(
     clippy::unwrap_used,
@@ -25,12 +26,14 @@ use requant_kernels::{
 };
 
 /// (M, N, K): transformers, ResNet-50, single rows, and the 1×1 convolutions of EfficientNet-Lite0 and MobileNetV2.
-const SHAPES: [(usize, usize, usize); 21] = [
+const SHAPES: [(usize, usize, usize); 23] = [
     (16, 1024, 1024),
+    (32, 1024, 1024),
     (128, 768, 768),
     (384, 3072, 768),
     (784, 128, 128),
     (3136, 64, 576),
+    (192, 512, 4608),
     (196, 512, 4608),
     (1024, 1024, 1024),
     (2048, 2048, 2048),
@@ -53,6 +56,8 @@ const SHAPES: [(usize, usize, usize); 21] = [
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Case {
     U8,
+    /// U8 from rows that start one byte after a cache line; those of the others start at one, as in a model's arena.
+    Unaligned,
     S8,
     ZeroPoints,
     I32,
@@ -85,7 +90,7 @@ impl Case {
                     max: 255,
                 });
             }
-            Self::U8 | Self::S8 | Self::ZeroPoints => {}
+            Self::U8 | Self::Unaligned | Self::S8 | Self::ZeroPoints => {}
         }
         quant8
     }
@@ -98,7 +103,9 @@ fn gemm(
     case: Case,
 ) -> impl FnMut() {
     let b: Vec<i8> = (0..k * n).map(|i| ((i * 37) >> 2) as i8).collect();
-    let a: Vec<u8> = (0..m * k).map(|i| ((i * 91) >> 3) as u8).collect();
+    let mut a = vec![0u8; m * k + 65];
+    let start = a.as_ptr().align_offset(64) + usize::from(case == Case::Unaligned);
+    a[start..][..m * k].iter_mut().enumerate().for_each(|(i, a)| *a = ((i * 91) >> 3) as u8);
     let sign = if case == Case::S8 { Sign::S8 } else { Sign::U8 };
     let zero: Option<&[i32]> = (case == Case::ZeroPoints).then_some(&[3]);
     let packed = PackedB::pack(cpu, &b, k, n, false, zero, sign).unwrap();
@@ -112,7 +119,7 @@ fn gemm(
             _ => OutSlice::Quant8(&mut bytes),
         };
         let residual = (case == Case::Residual).then_some((&*other, n));
-        gemm.run(par, m, &a, k, residual, out, n).unwrap();
+        gemm.run(par, m, &a[start..], k, residual, out, n).unwrap();
     }
 }
 
@@ -126,10 +133,12 @@ fn table(cpu: Cpu, two: &dyn Parallel) {
     for shape @ (m, n, k) in SHAPES {
         let u8s8 = gops(&Serial, shape, Case::U8);
         let (s8s8, both) = (gops(&Serial, shape, Case::S8), gops(two, shape, Case::U8));
+        let unaligned = gops(&Serial, shape, Case::Unaligned);
         print!(
-            "  {m:>5} x {n:>4} x {k:>4}  {u8s8:>7.0} GOP/s  {:>4.0} %   s8 {:.2}x   2 threads {:.2}x",
+            "  {m:>5} x {n:>4} x {k:>4}  {u8s8:>7.0} GOP/s  {:>4.0} %   s8 {:.2}x   unaligned {:.2}x   2 threads {:.2}x",
             u8s8 / peak * 100.0,
             s8s8 / u8s8,
+            unaligned / u8s8,
             both / u8s8
         );
         if m == 1 {

@@ -3,6 +3,8 @@
 
 use std::{hint::black_box, time::Instant};
 
+#[cfg(target_arch = "x86_64")]
+use requant_kernels::Isa;
 use requant_kernels::{
     Cpu,
     epilogue::{Output, Requantize, Sign},
@@ -36,9 +38,9 @@ pub(crate) fn output(n: usize) -> Output {
 /// Operations per second, in 10⁹, of independent chains of the multiply-add that the ISA's kernels are built on.
 pub(crate) fn peak_gops(cpu: Cpu) -> f64 {
     const ROUNDS: usize = 20_000;
-    #[cfg(target_arch = "x86_64")]
-    use requant_kernels::Isa;
     let ops_per_round = match cpu.isa() {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Amx => 4 * 16 * 16 * 64 * 2,
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Vnni => 24 * 64 * 2,
         #[cfg(target_arch = "x86_64")]
@@ -52,6 +54,9 @@ pub(crate) fn peak_gops(cpu: Cpu) -> f64 {
     };
     let seconds = best_seconds(|| match cpu.isa() {
         // SAFETY: a `Cpu` of this ISA proves its features.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Amx => unsafe { x86::tiles(ROUNDS) },
+        // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Vnni => unsafe { x86::vnni(ROUNDS) },
         // SAFETY: as above.
@@ -68,17 +73,26 @@ pub(crate) fn peak_gops(cpu: Cpu) -> f64 {
     (ops_per_round * ROUNDS) as f64 / seconds / 1e9
 }
 
+/// The same of vector registers, which some kernels work on where others have tiles.
+pub(crate) fn vector_peak_gops(cpu: Cpu) -> f64 {
+    #[cfg(target_arch = "x86_64")]
+    if let (Isa::Amx, Ok(vectors)) = (cpu.isa(), Cpu::with_isa(Isa::Avx512Vnni)) {
+        return peak_gops(vectors);
+    }
+    peak_gops(cpu)
+}
+
 /// Bytes per second, in 10⁹, of reading `bytes` bytes again and again in order, with the widest loads of `cpu`.
 pub(crate) fn read_gbps(cpu: Cpu, bytes: usize) -> f64 {
     let data = vec![1u64; bytes / 8];
     let seconds = best_seconds(|| {
         #[cfg(target_arch = "x86_64")]
         match cpu.isa() {
-            requant_kernels::Isa::Avx512Vnni | requant_kernels::Isa::Avx512Bw => {
+            Isa::Amx | Isa::Avx512Vnni | Isa::Avx512Bw => {
                 // SAFETY: a `Cpu` of these ISAs proves the features.
                 return unsafe { x86::read512(&data) };
             }
-            requant_kernels::Isa::AvxVnni | requant_kernels::Isa::Avx2 => {
+            Isa::AvxVnni | Isa::Avx2 => {
                 // SAFETY: as above.
                 return unsafe { x86::read256(&data) };
             }
@@ -103,6 +117,41 @@ fn scalar(rounds: usize) {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::{arch::asm, arch::x86_64::*, hint::black_box};
+
+    /// What `ldtilecfg` reads: eight tiles of 16 rows of 64 bytes.
+    #[repr(align(64))]
+    struct TileConfig([u8; 64]);
+
+    /// Four chains of products of full tiles, which four more hold the operands of.
+    ///
+    /// # Safety
+    /// AMX-INT8 is supported, and this process may use it.
+    pub(super) unsafe fn tiles(rounds: usize) {
+        let mut config = TileConfig([0; 64]);
+        config.0[0] = 1;
+        for tile in 0..8 {
+            (config.0[16 + 2 * tile], config.0[48 + tile]) = (64, 16);
+        }
+        // SAFETY: tiles are configured, then zeros, which are as fast as anything, and released in the end; one block,
+        // so that nothing comes between.
+        unsafe {
+            asm!(
+                "ldtilecfg [{config}]",
+                "2:",
+                "tdpbusd tmm0, tmm4, tmm6",
+                "tdpbusd tmm1, tmm4, tmm7",
+                "tdpbusd tmm2, tmm5, tmm6",
+                "tdpbusd tmm3, tmm5, tmm7",
+                "dec {rounds}",
+                "jnz 2b",
+                "tilerelease",
+                config = in(reg) &config.0, rounds = inout(reg) rounds => _,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack, readonly)
+            );
+        }
+    }
 
     /// # Safety
     /// AVX-512 VNNI is supported.

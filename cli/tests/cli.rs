@@ -219,7 +219,8 @@ fn exit_codes() {
     fails(requant(&["run", path(&model), "-i", "imago=random"]), 2, "did you mean `image`");
     fails(requant(&["run", path(&model)]), 2, "image");
     fails(requant(&["run", path(&model), "-i", "image=random", "--isa", "sse9"]), 2, "scalar");
-    fails(requant(&["run", path(&model), "-i", "image=random", "--isa", "amx"]), 5, "scalar");
+    let isa = ["run", path(&model), "-i", "image=random", "--isa", common::FOREIGN_ISA];
+    fails(requant(&isa), 5, "scalar");
     fails(requant(&["run", "/nonexistent/m.onnx", "-i", "image=random"]), 3, "/nonexistent/m.onnx");
     fails(requant(&["inspect", path(&garbage)]), 4, "garbage.onnx");
     fails(requant(&["inspect", path(&bad_rq)]), 4, "bad.rq");
@@ -234,7 +235,7 @@ fn an_isa_that_cannot_be_used_is_reported_from_the_environment_too() {
     let model = data("cnn/cnn_f32.onnx");
     let output = common::program()
         .args(["run", path(&model), "-i", "image=random"])
-        .env("REQUANT_ISA", "amx")
+        .env("REQUANT_ISA", common::FOREIGN_ISA)
         .output()
         .unwrap();
     fails(output, 5, "scalar");

@@ -22,7 +22,7 @@ pub enum Isa {
     Avx512Bw,
     /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI.
     Avx512Vnni,
-    /// x86-64 with AMX-INT8.
+    /// x86-64 with AMX-INT8, and all of [`Isa::Avx512Vnni`], on Linux.
     Amx,
     /// AArch64 with NEON, which all of them have.
     Neon,
@@ -71,7 +71,7 @@ impl Isa {
             Self::Neon | Self::NeonDotprod | Self::NeonI8mm => {
                 cfg!(all(target_arch = "aarch64", target_endian = "little"))
             }
-            Self::Amx => false,
+            Self::Amx => cfg!(all(target_arch = "x86_64", target_os = "linux")),
         }
     }
 
@@ -95,6 +95,8 @@ impl Isa {
             Self::Avx512Vnni => {
                 Self::Avx512Bw.is_supported() && is_x86_feature_detected!("avx512vnni")
             }
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Self::Amx => Self::Avx512Vnni.is_supported() && amx::is_usable(),
             #[cfg(target_arch = "aarch64")]
             Self::Neon => std::arch::is_aarch64_feature_detected!("neon"),
             #[cfg(target_arch = "aarch64")]
@@ -161,6 +163,8 @@ fn names(isas: &[Isa]) -> String {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cpu {
     isa: Isa,
+    #[cfg(any(test, feature = "testing"))]
+    modelled_tiles: bool,
 }
 
 impl Cpu {
@@ -193,8 +197,28 @@ impl Cpu {
         } else if !isa.is_supported() {
             Err(IsaError::NotSupported { isa })
         } else {
-            Ok(Self { isa })
+            Ok(Self::of(isa))
         }
+    }
+
+    const fn of(isa: Isa) -> Self {
+        Self {
+            isa,
+            #[cfg(any(test, feature = "testing"))]
+            modelled_tiles: false,
+        }
+    }
+
+    /// The same, for tests: with the tile registers of AMX in software, where `self` stores weights as those do.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn with_modelled_tiles(self) -> Option<Self> {
+        let modelled = crate::gemm::amx::modelled(self).is_some();
+        modelled.then_some(Self { modelled_tiles: true, ..self })
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn has_modelled_tiles(self) -> bool {
+        self.modelled_tiles
     }
 
     /// The ISAs that are built and supported here, least capable first; always holds [`Isa::Scalar`].
@@ -213,12 +237,12 @@ impl Cpu {
     }
 
     fn best() -> Self {
-        Self { isa: Self::available().pop().unwrap_or(Isa::Scalar) }
+        Self::of(Self::available().pop().unwrap_or(Isa::Scalar))
     }
 
     /// Proof that AVX2 and FMA may be used.
     pub fn avx2(self) -> Option<Avx2> {
-        matches!(self.isa, Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Bw | Isa::Avx512Vnni)
+        matches!(self.isa, Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Bw | Isa::Avx512Vnni | Isa::Amx)
             .then_some(Avx2(()))
     }
 
@@ -229,13 +253,13 @@ impl Cpu {
 
     /// Proof that AVX-512 F, BW, DQ, VL and VNNI may be used (and AVX2 and FMA).
     pub fn avx512vnni(self) -> Option<Avx512Vnni> {
-        (self.isa == Isa::Avx512Vnni).then_some(Avx512Vnni(()))
+        matches!(self.isa, Isa::Avx512Vnni | Isa::Amx).then_some(Avx512Vnni(()))
     }
 
     /// Proof that AVX-512 VBMI may be used, which not every machine with AVX-512 VNNI has.
     pub fn avx512vbmi(self) -> Option<Avx512Vbmi> {
         #[cfg(target_arch = "x86_64")]
-        if self.isa == Isa::Avx512Vnni && is_x86_feature_detected!("avx512vbmi") {
+        if self.avx512vnni().is_some() && is_x86_feature_detected!("avx512vbmi") {
             return Some(Avx512Vbmi(()));
         }
         None
@@ -249,6 +273,84 @@ impl Cpu {
     /// Proof that `sdot` may be used (and NEON).
     pub fn dotprod(self) -> Option<Dotprod> {
         matches!(self.isa, Isa::NeonDotprod | Isa::NeonI8mm).then_some(Dotprod(()))
+    }
+}
+
+/// Whether the processor's tiles may be used: what CPUID says of them, and then the kernel, which has to be asked.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx {
+    use std::{
+        arch::{
+            asm,
+            x86_64::{__cpuid, __cpuid_count},
+        },
+        sync::OnceLock,
+    };
+
+    /// Whether processor, operating system and kernel agree. Asked once per process: the permission is the process's,
+    /// so it is asked for before any thread may need it, and holds for all of them.
+    pub(super) fn is_usable() -> bool {
+        static USABLE: OnceLock<bool> = OnceLock::new();
+        *USABLE.get_or_init(|| is_supported() && is_enabled() && is_permitted())
+    }
+
+    /// AMX-TILE and AMX-INT8, with the tiles of palette 1: eight of 16 rows of 64 bytes.
+    #[allow(unused_unsafe, reason = "newer compilers know that every x86-64 has CPUID")]
+    fn is_supported() -> bool {
+        // SAFETY: every x86-64 has CPUID; leaves beyond the last read as another's values, so it is asked first.
+        unsafe {
+            let last = __cpuid(0).eax;
+            if last < 0x1d {
+                return false;
+            }
+            let features = __cpuid_count(7, 0).edx;
+            let palette = __cpuid_count(0x1d, 1);
+            let (bytes, tiles) = (palette.eax >> 16, palette.ebx >> 16);
+            let (row_bytes, rows) = (palette.ebx & 0xffff, palette.ecx & 0xffff);
+            features >> 24 & 1 == 1
+                && features >> 25 & 1 == 1
+                && __cpuid_count(0x1d, 0).eax >= 1
+                && (bytes, tiles, row_bytes, rows) == (1024, 8, 64, 16)
+        }
+    }
+
+    /// Whether the operating system keeps tiles of different programs apart.
+    fn is_enabled() -> bool {
+        const TILES: u32 = 1 << 17 | 1 << 18;
+        #[allow(unused_unsafe, reason = "as above")]
+        // SAFETY: as above.
+        let has_xgetbv = unsafe { __cpuid(1) }.ecx >> 27 & 1 == 1;
+        if !has_xgetbv {
+            return false;
+        }
+        let low: u32;
+        // SAFETY: the operating system has enabled the instruction, which reads a register.
+        unsafe {
+            asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") _, options(nomem, nostack, preserves_flags));
+        }
+        low & TILES == TILES
+    }
+
+    /// Asks the kernel for the permission to use tiles, which are too large for the signal frames of old programs.
+    fn is_permitted() -> bool {
+        const ARCH_PRCTL: isize = 158;
+        const ARCH_REQ_XCOMP_PERM: usize = 0x1023;
+        const XTILEDATA: usize = 18;
+        let answer: isize;
+        // SAFETY: the call changes nothing but a permission; one that the kernel does not know answers with an error.
+        // The kernel keeps all registers but rax, rcx and r11.
+        unsafe {
+            asm!(
+                "syscall",
+                inout("rax") ARCH_PRCTL => answer,
+                in("rdi") ARCH_REQ_XCOMP_PERM,
+                in("rsi") XTILEDATA,
+                out("rcx") _,
+                out("r11") _,
+                options(nostack),
+            );
+        }
+        answer == 0
     }
 }
 
@@ -301,7 +403,8 @@ mod tests {
 
     #[test]
     fn what_is_not_built_or_not_here_is_refused_by_reason() {
-        assert_eq!(Cpu::with_isa(Isa::Amx), Err(IsaError::NotBuilt { isa: Isa::Amx }));
+        let elsewhere = if cfg!(target_arch = "x86_64") { Isa::Neon } else { Isa::Amx };
+        assert_eq!(Cpu::with_isa(elsewhere), Err(IsaError::NotBuilt { isa: elsewhere }));
         for isa in Isa::ALL {
             match Cpu::with_isa(isa) {
                 Ok(cpu) => assert!(cpu.isa() == isa && Cpu::available().contains(&isa)),

@@ -102,6 +102,17 @@ pub(crate) fn for_each_with_worker(
     tasks: usize,
     f: &(dyn Fn(usize, usize) + Sync),
 ) {
+    for_each_with_state(par, tasks, &|worker| worker, &|worker, task| f(*worker, task));
+}
+
+/// The same with a state for each worker, which `state` makes of the worker's index: it begins before the worker's
+/// first task and ends after the last, on the thread that runs these.
+pub(crate) fn for_each_with_state<S>(
+    par: &dyn Parallel,
+    tasks: usize,
+    state: &(dyn Fn(usize) -> S + Sync),
+    f: &(dyn Fn(&mut S, usize) + Sync),
+) {
     let workers = par.threads().clamp(1, tasks.max(1));
     let (next_worker, next_task) = (AtomicUsize::new(0), AtomicUsize::new(0));
     par.for_each(workers, &|_| {
@@ -109,12 +120,13 @@ pub(crate) fn for_each_with_worker(
         if worker >= workers {
             return;
         }
+        let mut state = state(worker);
         loop {
             let task = next_task.fetch_add(1, Ordering::Relaxed);
             if task >= tasks {
                 break;
             }
-            f(worker, task);
+            f(&mut state, task);
         }
     });
 }

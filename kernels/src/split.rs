@@ -188,9 +188,10 @@ pub(crate) mod testing {
     use crate::cpu::Cpu;
     use crate::par::RayonPool;
 
-    /// One [`Cpu`] per available ISA.
+    /// One [`Cpu`] per available ISA, and those that can have AMX in software once more with it.
     pub(crate) fn cpus() -> Vec<Cpu> {
-        Cpu::available().into_iter().map(|isa| Cpu::with_isa(isa).unwrap()).collect()
+        let cpus = Cpu::available().into_iter().map(|isa| Cpu::with_isa(isa).unwrap());
+        cpus.flat_map(|cpu| [Some(cpu), cpu.with_modelled_tiles()]).flatten().collect()
     }
 
     /// A pool of three threads.

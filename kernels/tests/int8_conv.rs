@@ -224,6 +224,21 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(config(60))]
+
+    /// Enough channels for tile registers, around whole cache lines.
+    #[test]
+    fn convolutions_of_many_channels_match_the_definition(
+        problem in problems(
+            (prop_oneof![Just(64usize), 30..70usize], prop_oneof![Just(64usize), 16..70usize], 1..3usize)
+                .prop_map(|(i, o, g)| (i * g, o * g, g))
+        )
+    ) {
+        problem.check_everywhere();
+    }
+}
+
 /// Convolutions of which a panel of weights holds whole groups.
 fn few_channels() -> impl Strategy<Value = (usize, usize, usize)> {
     let sizes = prop_oneof![Just((1, 2)), Just((2, 2)), Just((4, 4)), Just((4, 8)), Just((8, 8))];
@@ -272,6 +287,8 @@ fn larger() -> impl Strategy<Value = Problem> {
         Just(spec(3, 2, 40, 120, 40)),
         Just(spec(3, 1, 12, 32, 4)),
         Just(spec(3, 1, 70, 140, 1)),
+        Just(spec(3, 2, 64, 48, 1)),
+        Just(spec(3, 1, 128, 100, 2)),
         Just(spec(3, 2, 128, 128, 32)),
         Just(line),
         Just(ConvSpec { dilations: [1, 2], ..line }),
@@ -328,6 +345,8 @@ fn no_kernel_touches_memory_beyond_its_operands() {
         spec(8, 8, 2, 3, 1, 2),
         spec(20, 20, 5, 3, 0, 1),
         spec(32, 32, 8, 3, 0, 1),
+        spec(64, 33, 1, 3, 1, 1),
+        spec(36, 20, 1, 3, 0, 1),
     ] {
         let geometry = ConvGeometry::new(spec).unwrap();
         let k = spec.in_c / spec.groups * spec.kernel[0] * spec.kernel[1];

@@ -6,6 +6,9 @@ use std::process::Command;
 /// An emulator with its arguments, where the program is not for this machine: what cargo's runner is to tests.
 const RUNNER: &str = "REQUANT_TEST_RUNNER";
 
+/// An ISA of another architecture.
+pub(crate) const FOREIGN_ISA: &str = if cfg!(target_arch = "x86_64") { "neon" } else { "amx" };
+
 /// Whether the program runs in an emulator.
 pub(crate) fn is_emulated() -> bool {
     std::env::var_os(RUNNER).is_some()

@@ -6,12 +6,34 @@ use super::{
     band::KOrder,
     geometry::{ConvGeometry, ConvSpec},
 };
+use crate::gemm::{amx::PANELS_BYTES, kernel::KernelSet};
 
-/// Bytes of patches that should stay in L1 and L2 while all panels of weights pass over them.
-const BLOCK_BYTES: usize = 96 * 1024;
+/// Patches start at multiples of this, in a set of kernels that reads whole lines.
+const LINE: usize = 64;
 
-/// Blocks are multiples of this many pixels, which every MR but the smallest tails divides.
-const PIXEL_STEP: usize = 24;
+/// How large blocks of patches are, for the kernels that multiply them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BlockSize {
+    /// Blocks are multiples of this many pixels, which every MR but the smallest tails divides.
+    pixels: usize,
+    /// Bytes of patches that should stay in L1 and L2 while all panels of weights pass over them.
+    bytes: usize,
+    /// Patches start at multiples of this.
+    align: usize,
+}
+
+impl BlockSize {
+    /// For the kernels of `set` and so many bytes of weights, which tiles bring from L3 once per block if they are many.
+    pub(super) fn of(set: &KernelSet, weights: usize) -> Self {
+        match set.tiles_unit {
+            None => Self { pixels: 24, bytes: 96 * 1024, align: 1 },
+            Some(_) if weights <= PANELS_BYTES => {
+                Self { pixels: 32, bytes: 128 * 1024, align: LINE }
+            }
+            Some(_) => Self { pixels: 32, bytes: 768 * 1024, align: LINE },
+        }
+    }
+}
 
 /// How patches are gathered.
 pub(super) struct Patches<'a> {
@@ -21,6 +43,8 @@ pub(super) struct Patches<'a> {
     channels: usize,
     pad_value: u8,
     pixels: usize,
+    /// Bytes from one patch to the next.
+    patch_bytes: usize,
 }
 
 impl<'a> Patches<'a> {
@@ -31,18 +55,21 @@ impl<'a> Patches<'a> {
         channels: usize,
         pad_value: u8,
         threads: usize,
+        size: BlockSize,
     ) -> Self {
         let threads = threads.max(1);
-        let patch = order.k().max(1);
-        let in_cache = BLOCK_BYTES / patch / PIXEL_STEP * PIXEL_STEP;
-        let shared = geometry.pixels().div_ceil(threads * 4).next_multiple_of(PIXEL_STEP);
+        let step = size.pixels;
+        let patch_bytes = order.k().next_multiple_of(size.align);
+        let in_cache = size.bytes / patch_bytes.max(1) / step * step;
+        let shared = geometry.pixels().div_ceil(threads * 4).next_multiple_of(step);
         let most = if threads == 1 { in_cache } else { in_cache.min(shared) };
         Self {
             geometry,
             order,
             channels,
             pad_value,
-            pixels: most.max(PIXEL_STEP).min(geometry.pixels().max(1)),
+            pixels: most.max(step).min(geometry.pixels().max(1)),
+            patch_bytes,
         }
     }
 
@@ -51,19 +78,32 @@ impl<'a> Patches<'a> {
         self.pixels
     }
 
-    /// Bytes of a patch: K of one matrix.
+    /// Bytes from one patch to the next: K of one matrix, or a little more.
     pub(super) fn patch_bytes(&self) -> usize {
-        self.order.k()
+        self.patch_bytes
     }
 
-    /// Bytes of a block.
+    /// Bytes of scratch that a block needs, wherever it begins.
     pub(super) fn bytes(&self) -> usize {
-        self.pixels * self.patch_bytes()
+        self.pixels * self.patch_bytes + LINE
     }
 
-    /// Writes the patches of the output pixels `pixels`, of one matrix's channels, to `out`: one after the other, each
-    /// in the order of its K.
-    pub(super) fn gather(&self, x: &[u8], matrix: usize, pixels: Range<usize>, out: &mut [u8]) {
+    /// Writes the patches of the output pixels `pixels`, of one matrix's channels, into `scratch`: one after the other,
+    /// each in the order of its K. The answer is where they begin, at a line.
+    pub(super) fn gather<'s>(
+        &self,
+        x: &[u8],
+        matrix: usize,
+        pixels: Range<usize>,
+        scratch: &'s mut [u8],
+    ) -> &'s [u8] {
+        let start = scratch.as_ptr().align_offset(LINE);
+        let out = &mut scratch[start..][..self.pixels * self.patch_bytes];
+        self.gather_to(x, matrix, pixels, out);
+        out
+    }
+
+    fn gather_to(&self, x: &[u8], matrix: usize, pixels: Range<usize>, out: &mut [u8]) {
         let ConvSpec { in_h, in_w, in_c, kernel: [kh, kw], strides, dilations, pads, .. } =
             *self.geometry.spec();
         let (out_h, out_w) = (self.geometry.out_h(), self.geometry.out_w());
@@ -74,9 +114,11 @@ impl<'a> Patches<'a> {
         }
         // With all channels and no dilation the taps of a kernel row are one run of memory.
         let contiguous = dilations[1] == 1 && taps == kw;
-        let mut runs = out.chunks_exact_mut(padded);
+        let mut patches = out.chunks_exact_mut(self.patch_bytes);
         let (mut image_and_row, mut next_ox) = (pixels.start / out_w, pixels.start % out_w);
         for _ in pixels {
+            let Some(patch) = patches.next() else { return };
+            let mut runs = patch.chunks_exact_mut(padded);
             let (n, oy, ox) = (image_and_row / out_h, image_and_row % out_h, next_ox);
             next_ox += 1;
             if next_ox == out_w {
@@ -95,13 +137,16 @@ impl<'a> Patches<'a> {
                 }
                 let image_row = &x[(n * in_h + iy) * in_w * in_c..][..in_w * in_c];
                 if contiguous && channels == in_c && left >= 0 && left as usize + kw <= in_w {
-                    copy(&image_row[left as usize * in_c..][..len], out);
+                    copy_short(&image_row[left as usize * in_c..][..len], out);
                     continue;
                 }
                 for (kx, out) in out.chunks_exact_mut(channels).enumerate() {
                     let ix = left + ((first + kx) * dilations[1]) as isize;
                     if (0..in_w as isize).contains(&ix) {
-                        copy(&image_row[ix as usize * in_c + matrix * channels..][..channels], out);
+                        copy_short(
+                            &image_row[ix as usize * in_c + matrix * channels..][..channels],
+                            out,
+                        );
                     } else {
                         out.fill(self.pad_value);
                     }
@@ -113,24 +158,24 @@ impl<'a> Patches<'a> {
 
 /// `dst.copy_from_slice(src)`, without a call for the short runs of thin layers.
 #[inline(always)]
-fn copy(src: &[u8], dst: &mut [u8]) {
-    /// Two copies of `N` bytes that overlap in the middle.
+pub(crate) fn copy_short<T: Copy>(src: &[T], dst: &mut [T]) {
+    /// Two copies of `N` values that overlap in the middle.
     #[inline(always)]
-    fn ends<const N: usize>(src: &[u8], dst: &mut [u8]) {
-        let mut word = [0; N];
-        let at = src.len() - N;
-        let mut last = [0; N];
-        word.copy_from_slice(&src[..N]);
-        last.copy_from_slice(&src[at..]);
-        dst[..N].copy_from_slice(&word);
-        dst[at..].copy_from_slice(&last);
+    fn ends<T: Copy, const N: usize>(src: &[T], dst: &mut [T]) {
+        if let (Some(first), Some(last)) = (src.first_chunk::<N>(), src.last_chunk::<N>()) {
+            let (first, last) = (*first, *last);
+            dst[..N].copy_from_slice(&first);
+            let at = dst.len() - N;
+            dst[at..].copy_from_slice(&last);
+        }
     }
     assert_eq!(src.len(), dst.len());
     match src.len() {
-        33.. => dst.copy_from_slice(src),
-        16.. => ends::<16>(src, dst),
-        8.. => ends::<8>(src, dst),
-        4.. => ends::<4>(src, dst),
+        65.. => dst.copy_from_slice(src),
+        32.. => ends::<T, 32>(src, dst),
+        16.. => ends::<T, 16>(src, dst),
+        8.. => ends::<T, 8>(src, dst),
+        4.. => ends::<T, 4>(src, dst),
         _ => dst.iter_mut().zip(src).for_each(|(d, s)| *d = *s),
     }
 }

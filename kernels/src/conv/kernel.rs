@@ -246,7 +246,7 @@ fn block<'a>(
     width: usize,
     to: TileOut,
 ) -> BandBlock<'a> {
-    let Core { layout, packed, epilogue, a_sign, set } = *core;
+    let Core { layout, packed, epilogue, a_sign, set, .. } = *core;
     let col = panel * NR;
     BandBlock {
         band: std::ptr::null(),

@@ -10,6 +10,7 @@
 //! | one input channel per group | depthwise kernels |
 //! | any other | GEMM tiles over a band of padded input rows, or over the image itself where nothing is padded |
 //! | dilated kernel rows of odd channels, ISAs without such tiles | im2col of a block of pixels, then GEMM |
+//! | the same as the last but one, enough of it for tile registers | im2col, whose patches start at cache lines |
 //!
 //! Groups of few columns share panels: each column reads the channels of its own (x86), or weights of several groups
 //! form the diagonal blocks of one panel.
@@ -23,10 +24,9 @@ mod transpose;
 
 use std::{fmt, ops::Range, sync::Arc};
 
-pub(crate) use self::kernel::{BandSet, band_set};
 use self::{
     band::{Band, KOrder},
-    im2col::Patches,
+    im2col::{BlockSize, Patches},
     kernel::{band_block, spread_block},
     spread::Spread,
 };
@@ -34,13 +34,21 @@ pub use self::{
     geometry::{ConvGeometry, ConvSpec},
     transpose::{ConvTranspose, ConvTransposeSpec, ConvTransposeWeights, PackedConvTranspose},
 };
+pub(crate) use self::{
+    im2col::copy_short,
+    kernel::{BandSet, band_set},
+};
 use crate::{
     Cpu, KernelError,
     depthwise::{Depthwise, PackedDepthwise},
     epilogue::{Epilogue, FixedPoint, NR, OutSlice, Output, Requantize, Sign, TileOut},
     error::{check_at_least, check_len, checked_product},
-    gemm::{Core, PackedB, check_residual, expand_zero_points, kernel::KernelSet},
-    par::{DisjointMut, Parallel, WorkerScratch, for_each_with_worker, for_macs},
+    gemm::{
+        Core, PackedB, amx, amx::TileState, check_residual, expand_zero_points, kernel::KernelSet,
+    },
+    par::{
+        DisjointMut, Parallel, WorkerScratch, for_each_with_state, for_each_with_worker, for_macs,
+    },
 };
 
 /// The shape of convolution weights: `[out_c, in_c_per_group, kernel[0], kernel[1]]`, of `groups` groups.
@@ -270,8 +278,13 @@ impl Conv {
                     let exact = spread.as_ref().is_none_or(|spread| spread.is_exact(n));
                     Band::new(band_set, packed.a_sign, window, *order, set.kr, exact, pad_value)
                 };
+                let on_tiles = spread.is_none()
+                    && set.tiles_unit.is_some()
+                    && amx::takes_patches(geometry.pixels(), n, order.k(), order.len);
                 let method = if geometry.is_pointwise() {
                     Method::Pointwise
+                } else if on_tiles {
+                    Method::Im2col
                 } else {
                     set.band.and_then(band).map_or(Method::Im2col, Method::Band)
                 };
@@ -300,8 +313,8 @@ impl Conv {
             (Form::Gemm(_, Method::Band(band)), PackedForm::Gemm { matrices, .. }) => {
                 band.bytes(self.split(band, matrices, threads).rows)
             }
-            (Form::Gemm(_, Method::Im2col), PackedForm::Gemm { matrices, order, .. }) => {
-                self.patches(matrices, *order, threads).bytes()
+            (Form::Gemm(_, Method::Im2col), PackedForm::Gemm { matrices, order, set, .. }) => {
+                self.patches(set, matrices, *order, threads).bytes()
             }
             (Form::Depthwise(depthwise), _) => {
                 return depthwise.scratch_bytes(&self.geometry, threads);
@@ -379,9 +392,17 @@ impl Conv {
         band.split(spec.batch, macs, units(matrices), threads.max(1))
     }
 
-    fn patches(&self, matrices: &[PackedB], order: KOrder, threads: usize) -> Patches<'_> {
+    fn patches(
+        &self,
+        set: &KernelSet,
+        matrices: &[PackedB],
+        order: KOrder,
+        threads: usize,
+    ) -> Patches<'_> {
         let channels = self.geometry.spec().in_c / matrices.len().max(1);
-        Patches::new(&self.geometry, order, channels, self.pad_value, threads)
+        let weights = matrices.first().map_or(0, PackedB::bytes);
+        let size = BlockSize::of(set, weights);
+        Patches::new(&self.geometry, order, channels, self.pad_value, threads, size)
     }
 
     #[allow(clippy::too_many_arguments, reason = "the checked arguments of `run`, and how")]
@@ -452,7 +473,8 @@ impl Conv {
         cores: Cores<'_>,
     ) {
         let Cores { matrices, epilogues, order, .. } = cores;
-        let patches = self.patches(matrices, order, par.threads());
+        let set = cores.core(0).set;
+        let patches = self.patches(set, matrices, order, par.threads());
         let out_c = self.geometry.spec().out_c;
         let n = out_c / matrices.len();
         let element = epilogues[0].element_bytes();
@@ -461,12 +483,13 @@ impl Conv {
         let y = DisjointMut::new(y);
         let per_worker = WorkerScratch::new(scratch, patches.bytes(), par.threads().max(1));
         let par = for_macs(par, self.geometry.output_len().saturating_mul(order.k()));
-        for_each_with_worker(par, blocks * matrices.len(), &|worker, task| {
+        let state = |worker| (worker, TileState::Idle);
+        for_each_with_state(par, blocks * matrices.len(), &state, &|(worker, state), task| {
             let (matrix, block) = (task % matrices.len(), task / matrices.len());
             let rows = block * patches.pixels()..((block + 1) * patches.pixels()).min(pixels);
             // SAFETY: a worker runs one task at a time.
-            let a = unsafe { per_worker.get(worker) };
-            patches.gather(x, matrix, rows.clone(), a);
+            let scratch = unsafe { per_worker.get(*worker) };
+            let a = patches.gather(x, matrix, rows.clone(), scratch);
             let col = matrix * n;
             let residual = residual
                 .map_or(std::ptr::null(), |r| r.as_ptr().wrapping_add(rows.start * out_c + col));
@@ -479,6 +502,7 @@ impl Conv {
                 let to =
                     TileOut { out: y.rect(rows.clone(), bytes, ldc), ldc, residual, ldr: out_c };
                 core.block(
+                    state,
                     a.as_ptr(),
                     patches.patch_bytes(),
                     rows.len(),

@@ -91,7 +91,7 @@ impl SpreadSet {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Bw => Some(&AVX512BW),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni => Some(&AVX512VNNI),
+            Isa::Avx512Vnni | Isa::Amx => Some(&AVX512VNNI),
             _ => None,
         }
     }

@@ -27,6 +27,15 @@ impl TileOut {
             ..self
         }
     }
+
+    /// The same rows from `columns` columns on, of so many bytes each.
+    pub(crate) fn at_column(self, columns: usize, element_bytes: usize) -> Self {
+        Self {
+            out: self.out.wrapping_add(columns * element_bytes),
+            residual: self.residual.wrapping_add(columns),
+            ..self
+        }
+    }
 }
 
 /// Finishes a tile of `rows` × `cols` accumulators, which lie `width` apart in `acc`; its first column is `col`.

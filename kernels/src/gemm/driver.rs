@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::{
+    amx::TileState,
     kernel::{Block, KernelSet, Partial, Rows, Ukernel, Wide},
     pack::{ALIGN, PanelLayout},
     scratch::with_scratch,
@@ -41,6 +42,8 @@ pub(crate) struct Core<'a> {
     /// Of `layout.n` columns.
     pub(crate) epilogue: &'a Epilogue,
     pub(crate) a_sign: Sign,
+    /// `Σ_k b` of each column, as packed.
+    pub(crate) sums: &'a [i32],
 }
 
 /// Rows of A as tiles read them, and their sums.
@@ -53,7 +56,8 @@ struct TileRows {
 }
 
 impl Core<'_> {
-    /// Computes `rows` rows of the panels `panels`. `to` points at row 0 of the first of these panels.
+    /// Computes `rows` rows of the panels `panels`. `to` points at row 0 of the first of these panels; `state` is that
+    /// of this worker.
     ///
     /// # Safety
     /// - `a` has `rows` rows of `layout.k` readable bytes, `lda` apart.
@@ -62,13 +66,39 @@ impl Core<'_> {
     /// - The target features of `set` are supported.
     pub(crate) unsafe fn block(
         &self,
+        state: &mut TileState,
         a: *const u8,
         lda: usize,
         rows: usize,
         panels: Range<usize>,
         to: TileOut,
     ) {
-        let Self { set, layout, packed, epilogue, a_sign } = *self;
+        // SAFETY: same contract.
+        let done = self.set.tiles_unit.map_or(0, |unit| unsafe {
+            unit.block(self, state, (a, lda), rows, panels.clone(), to)
+        });
+        if done < rows {
+            // SAFETY: same contract, of the other rows.
+            unsafe {
+                let a = a.wrapping_add(done * lda);
+                self.vector_block(a, lda, rows - done, panels, to.at_row(done));
+            }
+        }
+    }
+
+    /// [`Self::block`] on vector registers.
+    ///
+    /// # Safety
+    /// As there.
+    unsafe fn vector_block(
+        &self,
+        a: *const u8,
+        lda: usize,
+        rows: usize,
+        panels: Range<usize>,
+        to: TileOut,
+    ) {
+        let Self { set, layout, packed, epilogue, a_sign, .. } = *self;
         assert!(
             panels.end <= layout.panels()
                 && packed.len() >= layout.bytes()
@@ -137,7 +167,7 @@ impl Core<'_> {
         to: TileOut,
         wide: &mut [i8],
     ) {
-        let Self { set, layout, packed, epilogue, a_sign } = *self;
+        let Self { set, layout, packed, epilogue, a_sign, .. } = *self;
         let wide_set = set.wide.as_ref().filter(|_| rows >= WIDE_ROWS && !wide.is_empty());
         let mut p = panels.start;
         while p < panels.end {
@@ -238,6 +268,23 @@ fn row_distance(bytes: usize) -> usize {
     (lines + usize::from(lines.is_multiple_of(8))) * ALIGN
 }
 
+/// What tasks are cut by.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Grain {
+    /// Rows are cut at multiples of this.
+    pub(crate) rows: usize,
+    /// The most bytes of A of a task.
+    pub(crate) a_bytes: usize,
+    /// Multiply-adds below which another task costs more than it saves.
+    pub(crate) macs: usize,
+}
+
+impl Grain {
+    /// That of vector kernels.
+    pub(crate) const VECTORS: Self =
+        Self { rows: ROW_STEP, a_bytes: A_BLOCK_BYTES, macs: TASK_MACS };
+}
+
 /// How a GEMM is cut into tasks.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Split {
@@ -251,16 +298,17 @@ pub(crate) struct Split {
 
 impl Split {
     /// Tasks of an M-row GEMM for `threads` threads: none too small, and as even as whole tiles allow.
-    pub(crate) fn new(m: usize, layout: &PanelLayout, threads: usize) -> Self {
+    pub(crate) fn new(m: usize, layout: &PanelLayout, threads: usize, grain: Grain) -> Self {
         let (k, all_panels) = (layout.k.max(1), layout.panels());
-        let in_cache = (A_BLOCK_BYTES / k / ROW_STEP * ROW_STEP).max(ROW_STEP);
+        let Grain { rows: step, a_bytes, macs: task_macs } = grain;
+        let in_cache = (a_bytes / k / step * step).max(step);
         let macs = m.saturating_mul(layout.n).saturating_mul(k);
-        let most = if threads == 1 { 1 } else { (macs / TASK_MACS).clamp(1, 4 * threads) };
+        let most = if threads == 1 { 1 } else { (macs / task_macs).clamp(1, 4 * threads) };
         let shapes =
             (1..=most).flat_map(|across| (1..=most / across).map(move |down| (down, across)));
         let (_, rows, panels) = shapes
             .map(|(down, across)| {
-                let rows = m.div_ceil(down).next_multiple_of(ROW_STEP).min(in_cache).min(m).max(1);
+                let rows = m.div_ceil(down).next_multiple_of(step).min(in_cache).min(m).max(1);
                 let panels = all_panels.div_ceil(across).next_multiple_of(4).min(all_panels).max(1);
                 // How long the last thread takes: tasks are equal but for the last rows, which matters unless every
                 // thread gets the same number of tasks of each rows.
@@ -272,7 +320,7 @@ impl Split {
                     tasks * rows
                 };
                 let macs = rows_of_all.saturating_mul(panels * NR).saturating_mul(k);
-                (macs.saturating_add(tasks * TASK_MACS / 4), rows, panels)
+                (macs.saturating_add(tasks * task_macs / 4), rows, panels)
             })
             .min()
             .unwrap_or((0, m.max(1), all_panels.max(1)));
@@ -304,7 +352,7 @@ mod tests {
         {
             for threads in 1..5 {
                 let layout = PanelLayout::new(k, n, 4).unwrap();
-                let split = Split::new(m, &layout, threads);
+                let split = Split::new(m, &layout, threads, Grain::VECTORS);
                 let mut seen = vec![0; m * layout.panels()];
                 for task in 0..split.tasks() {
                     let (rows, panels) = split.task(task);

@@ -75,7 +75,7 @@ impl DynamicGemm {
 
     /// Room for a packed B, aligned.
     fn product_scratch(&self) -> usize {
-        self.layout.bytes() + ALIGN
+        self.set.packed_bytes(&self.layout) + ALIGN
     }
 
     /// Computes the products of `m` rows of A, `lda` bytes apart, and B: row-major `[k, n]`, or `[n, k]` if
@@ -171,7 +171,7 @@ impl DynamicGemm {
             *bias = bias.wrapping_sub(zero_term).wrapping_sub(offset.wrapping_mul(sum));
         }
         run_checked(
-            &Core { set, layout, packed, epilogue: &epilogue, a_sign },
+            &Core { set, layout, packed, epilogue: &epilogue, a_sign, sums: &sums },
             par,
             m,
             a,

@@ -15,6 +15,7 @@ use std::mem::MaybeUninit;
 
 pub(crate) use super::dot::{Dot, stage_bytes, stage_i16, stage_offset};
 
+use super::{amx::TileUnit, driver::Grain, pack::PanelLayout};
 use crate::{
     conv::BandSet,
     cpu::{Cpu, Isa},
@@ -118,6 +119,8 @@ pub(crate) struct KernelSet {
     pub(crate) row_sums: unsafe fn(rows: &Rows, sums: *mut i32),
     /// Tiles for panels that are widened to i16 before several rows go over them.
     pub(crate) wide: Option<Wide>,
+    /// What computes most blocks on tile registers, where the ISA has them.
+    pub(crate) tiles_unit: Option<&'static TileUnit>,
 }
 
 /// Raw rows of A.
@@ -180,6 +183,10 @@ impl std::fmt::Debug for KernelSet {
 impl KernelSet {
     /// The kernels that `cpu` stands for.
     pub(crate) fn of(cpu: Cpu) -> &'static Self {
+        #[cfg(any(test, feature = "testing"))]
+        if let Some(set) = cpu.has_modelled_tiles().then(|| super::amx::modelled(cpu)).flatten() {
+            return set;
+        }
         match cpu.isa() {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => &super::x86_avx2::SET,
@@ -189,6 +196,8 @@ impl KernelSet {
             Isa::Avx512Bw => &super::x86_avx512bw::SET,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni => &super::x86_avx512vnni::SET,
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Isa::Amx => &super::amx::SET,
             #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
             Isa::Neon => &super::arm_neon::SET,
             #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
@@ -212,6 +221,17 @@ impl KernelSet {
     /// What is added to every activation of `sign` before it is multiplied.
     pub(crate) fn offset(&self, sign: Sign) -> i32 {
         stage_offset(self.staged_as, sign)
+    }
+
+    /// What tasks of `rows` rows and all of K are cut by.
+    pub(crate) fn grain(&self, rows: usize, k: usize) -> Grain {
+        let on_tiles = self.tiles_unit.and_then(|_| super::amx::grain(rows, k));
+        on_tiles.unwrap_or(Grain::VECTORS)
+    }
+
+    /// Bytes that panels of `layout` take, with those after them that tiles may read.
+    pub(crate) fn packed_bytes(&self, layout: &PanelLayout) -> usize {
+        layout.bytes() + if self.tiles_unit.is_some() { super::amx::SLACK } else { 0 }
     }
 
     /// How many of the `left` panels the next tiles should span, for a block of `rows` rows.
@@ -512,6 +532,7 @@ macro_rules! kernel_set {
                 sums
             },
             wide: None,
+            tiles_unit: None,
         };
     };
     (staged #[$attr:meta] $isa:ident, $dot:ty, $($tiles:tt),+) => {

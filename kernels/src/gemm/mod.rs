@@ -4,6 +4,11 @@
 //! `bias' = bias − z_a · Σ_k (B − w_zero)`, for which [`PackedB::weight_sums`] gives the sums.
 //! Every result is exact: the sum is taken modulo 2³², and K is limited so that the true sum fits.
 
+#[cfg_attr(
+    not(all(target_arch = "x86_64", target_os = "linux")),
+    allow(dead_code, reason = "nothing else has tiles, but in tests")
+)]
+pub(crate) mod amx;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 pub(crate) mod arm_asm;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
@@ -34,12 +39,14 @@ use std::{fmt, sync::Arc};
 
 pub(crate) use self::driver::Core;
 pub use self::dynamic::DynamicGemm;
-use self::{driver::Split, kernel::KernelSet, pack::AlignedBytes, pack::PanelLayout};
+use self::{
+    amx::TileState, driver::Split, kernel::KernelSet, pack::AlignedBytes, pack::PanelLayout,
+};
 use crate::{
     Cpu, KernelError,
     epilogue::{Epilogue, NR, OutSlice, Output, Sign, TileOut},
     error::{check_at_least, check_len, checked_product, checked_span},
-    par::{DisjointMut, Parallel, for_each_with_worker},
+    par::{DisjointMut, Parallel, for_each_with_state},
 };
 
 /// Fails if `Σ_k a·(b − z)` of `k` terms can leave an i32, with any stored a and b and the given weight zero points.
@@ -139,7 +146,7 @@ impl PackedB {
         check_k(k, a_sign, w_zero.as_deref().unwrap_or_default())?;
         let set = KernelSet::of(cpu);
         let layout = PanelLayout::new(k, n, set.kr)?;
-        let mut data = AlignedBytes::zeroed(layout.bytes());
+        let mut data = AlignedBytes::zeroed(set.packed_bytes(&layout));
         pack(&layout, data.as_mut_slice());
         let set = set.for_weights(data.as_slice());
         let sums = layout.column_sums(data.as_slice());
@@ -190,8 +197,8 @@ impl PackedB {
     }
 
     pub(crate) fn core<'a>(&'a self, epilogue: &'a Epilogue) -> Core<'a> {
-        let Self { set, layout, ref data, a_sign, .. } = *self;
-        Core { set, layout, packed: data.as_slice(), epilogue, a_sign }
+        let Self { set, layout, ref data, a_sign, ref sums, .. } = *self;
+        Core { set, layout, packed: data.as_slice(), epilogue, a_sign, sums }
     }
 }
 
@@ -231,9 +238,9 @@ pub(crate) fn run_checked(
     }
     let element = core.epilogue.element_bytes();
     let ldc = ldc * element;
-    let split = Split::new(m, &core.layout, par.threads().max(1));
+    let split = Split::new(m, &core.layout, par.threads().max(1), core.set.grain(m, core.layout.k));
     let out = DisjointMut::new(out);
-    for_each_with_worker(par, split.tasks(), &|_, task| {
+    for_each_with_state(par, split.tasks(), &|_| TileState::Idle, &|state, task| {
         let (rows, panels) = split.task(task);
         let cols = panels.start * NR..(panels.end * NR).min(n);
         let bytes = cols.start * element..cols.end * element;
@@ -246,7 +253,7 @@ pub(crate) fn run_checked(
         // columns are whole elements.
         unsafe {
             let to = TileOut { out: out.rect(rows.clone(), bytes, ldc), ldc, residual, ldr };
-            core.block(a, lda, rows.len(), panels, to);
+            core.block(state, a, lda, rows.len(), panels, to);
         }
     });
 }

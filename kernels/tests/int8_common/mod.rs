@@ -10,9 +10,10 @@ use requant_kernels::{
     par::{Parallel, RayonPool, Serial},
 };
 
-/// Every ISA of this machine.
+/// Every ISA of this machine, and again, with AMX in software, those that can be without the processor's.
 pub(crate) fn cpus() -> Vec<Cpu> {
-    Cpu::available().into_iter().map(|isa| Cpu::with_isa(isa).unwrap()).collect()
+    let cpus = Cpu::available().into_iter().map(|isa| Cpu::with_isa(isa).unwrap());
+    cpus.flat_map(|cpu| [Some(cpu), cpu.with_modelled_tiles()]).flatten().collect()
 }
 
 /// Pools of 1, 2 and 3 threads.

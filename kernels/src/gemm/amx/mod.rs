@@ -1,0 +1,320 @@
+//! GEMM on tile registers: 32×32 sums in four tiles, 64 values of K a step, and the epilogue of the block before woven
+//! between the steps.
+//!
+//! ```text
+//! for each block of panels that stays in L2:
+//!   for each group of 32 rows:
+//!     for each part of K of which 32 rows stay in L1:
+//!       A: in place if its tile rows are whole cache lines, else copied to be so
+//!       for each 2 panels:                                              B: the packed panels, one tile per 64 of K
+//!         4 tiles = bias, or the sums of the part before
+//!         for each 64 of K:
+//!           load 2 tiles of A and 2 of B, 4 products
+//!           epilogue of a few rows of the block before, on vector registers
+//!         store the 4 tiles
+//! ```
+//! A tile row is a cache line: one that crosses two costs twice as much, so rows of A that are not aligned are copied
+//! first, each once per block of panels. Tiles are always of full size. Rows and values of K that a group or a step
+//! lacks are padding in the copy: of rows, whatever the memory held, since their sums are dropped; of K, zeros, which
+//! take whatever the tile of B holds beyond K out of the sum. Weights are those of `vpdpbusd` (K4N16), so
+//! that few rows, few values of K and what is no matrix multiplication stay with its kernels.
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod asm;
+#[cfg(any(test, feature = "testing"))]
+mod model;
+mod pass;
+mod pending;
+mod state;
+#[cfg(test)]
+mod tests;
+mod tiles;
+
+use std::ops::Range;
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub(crate) use self::state::SET;
+pub(crate) use self::state::TileState;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use self::state::modelled;
+use self::{
+    pass::{Group, Pass},
+    pending::{BLOCK_ROWS, BLOCK_SUMS, FinishPart, Pending},
+    tiles::{Signs, TILE_BYTES, TILE_ROW_BYTES, TILE_ROWS, TileRows, Tiles},
+};
+use super::{
+    driver::{Core, Grain},
+    kernel::Rows,
+    scratch::with_scratch,
+};
+use crate::{
+    conv::copy_short,
+    epilogue::{NR, TileOut},
+    gemm::pack::PanelLayout,
+    par::TASK_MACS,
+};
+
+/// The least of K and of rows that tiles are used for: below, most of a tile would be padding.
+const MIN_K: usize = 64;
+const MIN_ROWS: usize = 5;
+
+/// Rows after the last whole tile that vector kernels compute faster than a tile of their own.
+const FEW_ROWS: usize = 2;
+
+/// The most steps of K of which a group of rows should stay in L1 beside two panels: of more, sums go to memory and
+/// come back.
+const MAX_STEPS: usize = 16;
+
+/// Bytes of panels that stay in L2 while all rows pass over them.
+pub(crate) const PANELS_BYTES: usize = 1024 * 1024;
+
+/// Bytes after packed weights that a tile of the last panel may read.
+pub(crate) const SLACK: usize = TILE_BYTES - TILE_ROW_BYTES;
+
+/// The least distance of rows at which those of a group meet in too few sets of L1 to be read in place.
+const CONFLICT_BYTES: usize = 2048;
+
+/// How many of `rows` rows, the first ones, should be multiplied on tiles.
+fn rows_on_tiles(rows: usize, k: usize) -> usize {
+    let left = rows % TILE_ROWS;
+    match () {
+        () if rows < MIN_ROWS || k < MIN_K => 0,
+        () if left <= FEW_ROWS => rows - left,
+        () => rows,
+    }
+}
+
+/// The fewest columns, and values that lie together in memory, of convolutions that are worth a copy of each patch.
+const MIN_CONV_COLUMNS: usize = 16;
+const MIN_CONV_RUN: usize = 32;
+
+/// Whether a convolution should go to tiles: `pixels` patches of `k` values, in runs of `run`, times `n` columns.
+pub(crate) fn takes_patches(pixels: usize, n: usize, k: usize, run: usize) -> bool {
+    rows_on_tiles(pixels, k) > 0 && n >= MIN_CONV_COLUMNS && run >= MIN_CONV_RUN
+}
+
+/// What tasks of a matrix are cut by if its rows go to tiles: panels are blocked for L2 inside of a task.
+pub(crate) fn grain(rows: usize, k: usize) -> Option<Grain> {
+    let grain = Grain { rows: BLOCK_ROWS, a_bytes: usize::MAX, macs: 8 * TASK_MACS };
+    (rows_on_tiles(rows, k) > 0).then_some(grain)
+}
+
+/// What an ISA with tiles adds to its kernels.
+pub(crate) struct TileUnit {
+    /// Computes a block on tiles, as [`Core::block`] says, whose K is [`MIN_K`] or more.
+    ///
+    /// # Safety
+    /// As there; packed weights are followed by [`SLACK`] bytes.
+    run: unsafe fn(&Core<'_>, &mut TileState, Operands),
+}
+
+impl TileUnit {
+    /// Computes the first of `rows` rows, as many as should be on tiles: how many is the answer.
+    ///
+    /// # Safety
+    /// As [`Core::block`].
+    pub(crate) unsafe fn block(
+        &self,
+        core: &Core<'_>,
+        state: &mut TileState,
+        (a, lda): (*const u8, usize),
+        rows: usize,
+        panels: Range<usize>,
+        to: TileOut,
+    ) -> usize {
+        let rows = rows_on_tiles(rows, core.layout.k);
+        if rows > 0 {
+            // SAFETY: same contract, of some of the rows.
+            unsafe { (self.run)(core, state, Operands { a, lda, rows, panels, to }) };
+        }
+        rows
+    }
+}
+
+/// Rows of A, panels of B, and where the results go.
+struct Operands {
+    a: *const u8,
+    lda: usize,
+    rows: usize,
+    panels: Range<usize>,
+    to: TileOut,
+}
+
+/// How K is cut.
+#[derive(Debug, Clone, Copy)]
+struct KParts {
+    parts: usize,
+    /// Steps of every part but perhaps the last.
+    steps: usize,
+    all: usize,
+}
+
+impl KParts {
+    fn new(k: usize) -> Self {
+        let all = k.div_ceil(TILE_ROW_BYTES);
+        let steps = all.div_ceil(all.div_ceil(MAX_STEPS));
+        Self { parts: all.div_ceil(steps), steps, all }
+    }
+
+    /// The first step of a part, and how many it has.
+    fn part(&self, part: usize) -> (usize, usize) {
+        let first = part * self.steps;
+        (first, self.steps.min(self.all - first))
+    }
+}
+
+/// How many panels pass over all rows before the next do: as many as stay in L2, in even shares.
+fn panels_at_a_time(layout: &PanelLayout, panels: usize) -> usize {
+    let blocks = (panels * layout.panel_bytes()).div_ceil(PANELS_BYTES).max(1);
+    panels.div_ceil(blocks).next_multiple_of(4)
+}
+
+/// Computes a block on `tiles`.
+///
+/// # Safety
+/// As [`TileUnit::run`]; `S::A` is the sign of A. The ISA of `finish` is supported.
+#[inline(always)]
+unsafe fn run<T: Tiles, S: Signs>(
+    tiles: &mut T,
+    core: &Core<'_>,
+    operands: Operands,
+    finish: FinishPart,
+) {
+    let Core { set, layout, packed, epilogue, a_sign, sums } = *core;
+    let Operands { a, lda, rows, panels, to } = operands;
+    assert!(
+        panels.end <= layout.panels()
+            && packed.len() >= layout.bytes() + SLACK
+            && epilogue.n() == layout.n
+            && sums.len() == layout.n
+            && a_sign == S::A
+    );
+    let k = KParts::new(layout.k);
+    let at_a_time = panels_at_a_time(&layout, panels.len());
+    let in_place = [a as usize, lda, layout.k].iter().all(|at| at.is_multiple_of(TILE_ROW_BYTES))
+        && !lda.is_multiple_of(CONFLICT_BYTES);
+    let copy_bytes = k.steps * 2 * TILE_BYTES;
+    let start_bytes = panels.len() * TILE_ROW_BYTES;
+    let part_bytes = if k.parts > 1 { at_a_time * 2 * TILE_BYTES } else { 0 };
+    let block_bytes = BLOCK_SUMS * size_of::<i32>();
+    with_scratch(copy_bytes + start_bytes + part_bytes + block_bytes, |scratch| {
+        let (copy, scratch) = scratch.split_at_mut(copy_bytes);
+        let (starts, scratch) = scratch.split_at_mut(start_bytes);
+        let (part_sums, block) = scratch.split_at_mut(part_bytes);
+        start_sums(core, panels.start * NR, starts);
+        let mut pass = Pass {
+            k,
+            packed,
+            layout,
+            starts: starts.as_ptr().cast(),
+            first_panel: panels.start,
+            part_sums: part_sums.as_mut_ptr().cast(),
+            pending: Pending::none(block.as_mut_ptr().cast(), epilogue, finish, to),
+        };
+        for first in panels.clone().step_by(at_a_time.max(1)) {
+            let some = first..(first + at_a_time).min(panels.end);
+            for row in (0..rows).step_by(BLOCK_ROWS) {
+                let mut group = Group {
+                    rows: BLOCK_ROWS.min(rows - row),
+                    row_sums: [0; BLOCK_ROWS],
+                    to: to.at_row(row),
+                    fetch: row == 0,
+                };
+                let from = Rows {
+                    a: a.wrapping_add(row * lda),
+                    lda,
+                    k: layout.k,
+                    count: group.rows,
+                    sign: a_sign,
+                };
+                // SAFETY: rows `row` … of those granted, as many as `group` has; the copy has room for the rows and
+                // steps of a part, the scratch for all sums; tiles of B lie in the panels, or in the slack after them.
+                unsafe {
+                    if epilogue.w_zero.is_some() {
+                        (set.row_sums)(&from, group.row_sums.as_mut_ptr());
+                    }
+                    for part in 0..k.parts {
+                        let (first, steps) = k.part(part);
+                        let two = group.rows > TILE_ROWS;
+                        let whole = group.rows.is_multiple_of(TILE_ROWS);
+                        let a = if in_place && whole {
+                            from.in_place(first)
+                        } else {
+                            from.copied(first, steps, 1 + usize::from(two), copy)
+                        };
+                        if two {
+                            pass.panels::<T, S, 2>(tiles, a, &group, part, some.clone());
+                        } else {
+                            pass.panels::<T, S, 1>(tiles, a, &group, part, some.clone());
+                        }
+                    }
+                }
+            }
+        }
+        // SAFETY: the caller grants the ISA.
+        unsafe { pass.pending.rest() };
+    });
+}
+
+/// Writes what the sums of the columns from `col` on start from: the bias, without what it holds to undo the offset that
+/// other kernels add to activations.
+fn start_sums(core: &Core<'_>, col: usize, starts: &mut [i8]) {
+    let offset = core.set.offset(core.a_sign);
+    let sums = core.sums[col.min(core.sums.len())..].iter().chain(std::iter::repeat(&0));
+    let starts = starts.as_chunks_mut::<4>().0;
+    for ((start, bias), sum) in starts.iter_mut().zip(&core.epilogue.bias[col..]).zip(sums) {
+        *start = bias.wrapping_add(offset.wrapping_mul(*sum)).to_ne_bytes().map(|b| b as i8);
+    }
+}
+
+impl Rows {
+    /// The tiles from step `first` on, where every row of them is a line of A itself.
+    fn in_place(&self, first: usize) -> TileRows {
+        TileRows {
+            first: self.a.wrapping_add(first * TILE_ROW_BYTES),
+            row: self.lda,
+            tile: TILE_ROWS * self.lda,
+            step: TILE_ROW_BYTES,
+        }
+    }
+
+    /// Copies `steps` steps from `first` on to `copy`: step by step the tiles, `tiles` of them, with zeros beyond K.
+    ///
+    /// # Safety
+    /// The rows are readable, and not more than so many tiles have.
+    #[inline(always)]
+    unsafe fn copied(&self, first: usize, steps: usize, tiles: usize, copy: &mut [i8]) -> TileRows {
+        let step_bytes = tiles * TILE_BYTES;
+        let start = first * TILE_ROW_BYTES;
+        let len = self.k.min((first + steps) * TILE_ROW_BYTES) - start;
+        let lines = copy.as_chunks_mut::<TILE_ROW_BYTES>().0;
+        for r in 0..self.count {
+            // SAFETY: the caller grants row `r`, of K bytes.
+            let row = unsafe {
+                std::slice::from_raw_parts(self.a.add(r * self.lda + start).cast::<i8>(), len)
+            };
+            let (whole, left) = row.as_chunks::<TILE_ROW_BYTES>();
+            let mut lines = lines[r..].iter_mut().step_by(tiles * TILE_ROWS);
+            // In this order: a zip that ends takes one more of its first.
+            for (values, line) in whole.iter().zip(lines.by_ref()) {
+                *line = *values;
+            }
+            if let (Some(line), false) = (lines.next(), left.is_empty()) {
+                copy_padded(left, line);
+            }
+        }
+        TileRows {
+            first: copy.as_ptr().cast(),
+            row: TILE_ROW_BYTES,
+            tile: TILE_BYTES,
+            step: step_bytes,
+        }
+    }
+}
+
+/// Writes `values`, fewer than a line, and zeros after them.
+#[inline(always)]
+fn copy_padded(values: &[i8], line: &mut [i8; TILE_ROW_BYTES]) {
+    *line = [0; TILE_ROW_BYTES];
+    copy_short(values, &mut line[..values.len()]);
+}

@@ -1,0 +1,152 @@
+//! Groups of rows times panels: the loops around a step.
+
+use std::ops::Range;
+
+use super::{
+    KParts,
+    pending::{BLOCK_ROWS, Pending},
+    tiles::{
+        Signs, TILE_BYTES, TILE_ROW_BYTES, TILE_ROWS, TileRows, Tiles, load_sums, step, store_sums,
+    },
+};
+use crate::{
+    epilogue::{NR, TileOut},
+    gemm::pack::PanelLayout,
+};
+
+/// Some rows that panels are multiplied by.
+pub(super) struct Group {
+    pub(super) rows: usize,
+    /// `Σ_k a` of each, where weights have zero points.
+    pub(super) row_sums: [i32; BLOCK_ROWS],
+    /// At the first row, and the first column of all panels.
+    pub(super) to: TileOut,
+    /// Whether panels may not be in L2 yet.
+    pub(super) fetch: bool,
+}
+
+/// What stays the same for all groups, and the block to be finished.
+pub(super) struct Pass<'a> {
+    pub(super) k: KParts,
+    pub(super) packed: &'a [i8],
+    pub(super) layout: PanelLayout,
+    /// What sums start from, 16 for each panel from `first_panel` on.
+    pub(super) starts: *const u8,
+    pub(super) first_panel: usize,
+    /// Sums of 32 rows for each panel that is multiplied at a time, where K has several parts.
+    pub(super) part_sums: *mut u8,
+    pub(super) pending: Pending<'a>,
+}
+
+/// A group, and the first of the panels it is multiplied by.
+#[derive(Clone, Copy)]
+struct Block<'a> {
+    a: TileRows,
+    group: &'a Group,
+    part: usize,
+    panel: usize,
+    /// Sums of the earlier parts.
+    part_sums: *mut u8,
+}
+
+impl Pass<'_> {
+    /// Multiplies a part of K of a group, of R tiles, by the panels `panels`.
+    ///
+    /// # Safety
+    /// `a` holds the tiles of the part, and the pass what [`super::run`] was granted.
+    #[inline(always)]
+    pub(super) unsafe fn panels<T: Tiles, S: Signs, const R: usize>(
+        &mut self,
+        tiles: &mut T,
+        a: TileRows,
+        group: &Group,
+        part: usize,
+        panels: Range<usize>,
+    ) {
+        let mut panel = panels.start;
+        while panel < panels.end {
+            let part_sums = self.part_sums.wrapping_add((panel - panels.start) * 2 * TILE_BYTES);
+            let block = Block { a, group, part, panel, part_sums };
+            // SAFETY: same contract, of panels that are left.
+            panel += unsafe {
+                match (R, panels.end - panel) {
+                    (1, 4..) => self.block::<T, S, 1, 4>(tiles, block),
+                    (1, 2..) => self.block::<T, S, 1, 2>(tiles, block),
+                    (1, _) => self.block::<T, S, 1, 1>(tiles, block),
+                    (_, 2..) => self.block::<T, S, 2, 2>(tiles, block),
+                    _ => self.block::<T, S, 2, 1>(tiles, block),
+                }
+            };
+        }
+    }
+
+    /// Multiplies R tiles of A by C panels: C is the answer.
+    #[inline(always)]
+    unsafe fn block<T: Tiles, S: Signs, const R: usize, const C: usize>(
+        &mut self,
+        tiles: &mut T,
+        block: Block<'_>,
+    ) -> usize {
+        let Block { a, group, part, panel, part_sums } = block;
+        let (first, steps) = self.k.part(part);
+        let distance = self.layout.panel_bytes();
+        let weights = self.packed[panel * distance..].as_ptr().cast::<u8>();
+        let shift = panel - self.first_panel;
+        let starts = self.starts.wrapping_add(shift * TILE_ROW_BYTES);
+        let parts = self.pending.parts_per_step(steps);
+        let sums = || (0..R).flat_map(|r| (0..C).map(move |c| (r, c)));
+        // SAFETY: sums start from one line per panel, which the stride of 0 repeats, or from those of the part before;
+        // A and B have tiles for every step (contract); a block of R × C tiles has room where the last one was, which is
+        // finished by then.
+        unsafe {
+            for (r, c) in sums() {
+                if part == 0 {
+                    load_sums(tiles, r * C + c, starts.add(c * TILE_ROW_BYTES), 0);
+                } else {
+                    let from = part_sums.add((c * 2 + r) * TILE_BYTES);
+                    load_sums(tiles, r * C + c, from, TILE_ROW_BYTES);
+                }
+            }
+            for s in 0..steps {
+                let b = weights.add((first + s) * TILE_BYTES);
+                let rows = a.first.wrapping_add(s * a.step);
+                step::<T, S, R, C>(tiles, rows, (a.row, a.tile), b, distance);
+                if group.fetch {
+                    fetch_tiles::<C>(b.wrapping_add(C * distance), distance);
+                }
+                self.pending.parts(parts);
+            }
+            if part + 1 < self.k.parts {
+                for (r, c) in sums() {
+                    let to = part_sums.add((c * 2 + r) * TILE_BYTES);
+                    store_sums(tiles, r * C + c, to, TILE_ROW_BYTES);
+                }
+                return C;
+            }
+            self.pending.rest();
+            let (to, stride) = self.pending.place(C);
+            for (r, c) in sums() {
+                let to = to.add(r * TILE_ROWS * stride + c * TILE_ROW_BYTES);
+                store_sums(tiles, r * C + c, to, stride);
+            }
+        }
+        let col = panel * NR;
+        let columns = (col, (self.layout.n - col).min(C * NR));
+        self.pending.begin(group, C, columns, shift * NR);
+        C
+    }
+}
+
+/// Asks for the next C tiles to be brought into L2; addresses beyond the weights do no harm.
+#[inline(always)]
+fn fetch_tiles<const C: usize>(b: *const u8, distance: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for line in 0..C * TILE_ROWS {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        let at = b.wrapping_add(line / TILE_ROWS * distance + line % TILE_ROWS * TILE_ROW_BYTES);
+        // SAFETY: a hint, which cannot fault; every x86-64 has it.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (b, distance);
+}

@@ -1,0 +1,150 @@
+//! The block of sums that is finished while the tiles of the next one multiply.
+
+use super::{pass::Group, tiles::TILE_ROWS};
+use crate::{
+    epilogue::{Epilogue, NR, TileOut},
+    gemm::kernel::{Dot, finish},
+};
+
+/// Rows of the tallest block, and sums of any.
+pub(super) const BLOCK_ROWS: usize = 2 * TILE_ROWS;
+pub(super) const BLOCK_SUMS: usize = 4 * TILE_ROWS * NR;
+
+/// Finishes some rows of a block: [`Pending::part`] under an ISA's target features.
+///
+/// # Safety
+/// The ISA is supported; the block is as [`Pending`] says.
+pub(crate) type FinishPart = unsafe fn(&mut Pending<'_>);
+
+/// A block of finished sums, some of whose rows still have to go through the epilogue: up to 32 rows of 2 panels, or 16
+/// of 4. The output of these rows is exclusive, and with a residual as many rows of it are readable.
+pub(crate) struct Pending<'a> {
+    /// Row after row.
+    sums: *mut i32,
+    epilogue: &'a Epilogue,
+    finish: FinishPart,
+    panels: usize,
+    /// The first column, and how many there are.
+    columns: (usize, usize),
+    /// The first row, once it is finished the next.
+    to: TileOut,
+    /// `Σ_k a` of each row, where weights have zero points.
+    row_sums: [i32; BLOCK_ROWS],
+    rows: usize,
+    done: usize,
+}
+
+impl<'a> Pending<'a> {
+    /// No block yet. Those to come lie at `sums`.
+    pub(super) fn none(
+        sums: *mut i32,
+        epilogue: &'a Epilogue,
+        finish: FinishPart,
+        to: TileOut,
+    ) -> Self {
+        let row_sums = [0; BLOCK_ROWS];
+        Self { sums, epilogue, finish, panels: 1, columns: (0, 0), to, row_sums, rows: 0, done: 0 }
+    }
+
+    /// Takes over the block of a group and `panels` panels, whose sums are in their place now: `columns` says the first
+    /// column and how many there are, `shift` how many columns the first is beyond the group's.
+    #[inline(always)]
+    pub(super) fn begin(
+        &mut self,
+        group: &Group,
+        panels: usize,
+        columns: (usize, usize),
+        shift: usize,
+    ) {
+        (self.panels, self.columns) = (panels, columns);
+        self.to = group.to.at_column(shift, self.epilogue.element_bytes());
+        (self.rows, self.done) = (group.rows, 0);
+        if self.epilogue.w_zero.is_some() {
+            self.row_sums = group.row_sums;
+        }
+    }
+
+    /// Where the block lies, and bytes of a row.
+    pub(super) fn place(&self, panels: usize) -> (*mut u8, usize) {
+        (self.sums.cast(), panels * NR * size_of::<i32>())
+    }
+
+    /// How many parts a block should be finished in at a time, to be done after `steps` times.
+    pub(super) fn parts_per_step(&self, steps: usize) -> usize {
+        (self.rows - self.done).div_ceil(PART_SUMS / NR / self.panels).div_ceil(steps)
+    }
+
+    /// Finishes so many parts, or what there is left.
+    ///
+    /// # Safety
+    /// The ISA of `finish` is supported.
+    #[inline(always)]
+    pub(super) unsafe fn parts(&mut self, parts: usize) {
+        for _ in 0..parts {
+            if self.done < self.rows {
+                // SAFETY: same contract.
+                unsafe { (self.finish)(self) };
+            }
+        }
+    }
+
+    /// Finishes the block.
+    ///
+    /// # Safety
+    /// As [`Self::parts`].
+    #[inline(always)]
+    pub(super) unsafe fn rest(&mut self) {
+        while self.done < self.rows {
+            // SAFETY: same contract.
+            unsafe { (self.finish)(self) };
+        }
+    }
+
+    /// Finishes one part: eight vectors of sums, or a row where fewer are left.
+    ///
+    /// # Safety
+    /// The ISA of `D` is supported.
+    #[inline(always)]
+    pub(super) unsafe fn part<D: Dot>(&mut self) {
+        // SAFETY: same contract.
+        unsafe {
+            match self.panels {
+                1 => self.rows_of::<D, 8, 1>(),
+                2 => self.rows_of::<D, 4, 2>(),
+                _ => self.rows_of::<D, 2, 4>(),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn rows_of<D: Dot, const MR: usize, const NV: usize>(&mut self) {
+        // SAFETY: so many rows are left.
+        unsafe {
+            if self.rows - self.done >= MR {
+                self.tile::<D, MR, NV>();
+            } else {
+                self.tile::<D, 1, NV>();
+            }
+        }
+    }
+
+    /// Finishes MR rows.
+    #[inline(always)]
+    unsafe fn tile<D: Dot, const MR: usize, const NV: usize>(&mut self) {
+        let first = self.done;
+        // SAFETY: rows `first` … of the block's sums, whose output is exclusive.
+        unsafe {
+            let sums = self.sums.add(first * NV * NR);
+            let acc = std::array::from_fn::<_, MR, _>(|r| {
+                std::array::from_fn::<_, NV, _>(|v| D::start(sums.add((r * NV + v) * NR)))
+            });
+            let row_sum = |r: usize| self.row_sums[first + r];
+            finish::<D, MR, NV>(acc, self.epilogue, self.columns, self.to, row_sum);
+        }
+        self.to = self.to.at_row(MR);
+        self.done += MR;
+    }
+}
+
+/// Sums of a part.
+const PART_SUMS: usize = 8 * NR;

@@ -1,0 +1,278 @@
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+use proptest::prelude::*;
+
+use super::{
+    model::Model,
+    pending::Pending,
+    tiles::{S8S8, S8U8, Signs, TILE_BYTES, TILE_ROW_BYTES, TileConfig, Tiles, U8S8, U8U8},
+    *,
+};
+use crate::{
+    epilogue::{Epilogue, Output, Sign},
+    gemm::{pack::AlignedBytes, scalar},
+};
+
+fn value(sign: Sign, byte: u8) -> i64 {
+    match sign {
+        Sign::U8 => i64::from(byte),
+        Sign::S8 => i64::from(byte as i8),
+    }
+}
+
+/// `len` bytes: of a seed, or one of the extremes throughout.
+fn bytes(seed: u64, len: usize) -> Vec<u8> {
+    match seed % 8 {
+        0 => vec![0xff; len],
+        1 => vec![0x80; len],
+        2 => vec![0x7f; len],
+        _ => {
+            let mut state = seed | 1;
+            let mut next = || {
+                state =
+                    state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+                (state >> 56) as u8
+            };
+            (0..len).map(|_| next()).collect()
+        }
+    }
+}
+
+/// Sums, A, B, and the sums after one product.
+fn product<S: Signs>(tiles: &mut impl Tiles, operands: [&[u8]; 3]) -> Vec<u8> {
+    let [c, a, b] = operands;
+    assert!(operands.iter().all(|bytes| bytes.len() == TILE_BYTES));
+    let mut out = vec![0; TILE_BYTES];
+    // SAFETY: every pointer is of 16 rows of 64 bytes.
+    unsafe {
+        tiles.load::<2>(c.as_ptr(), TILE_ROW_BYTES);
+        tiles.load::<4>(a.as_ptr(), TILE_ROW_BYTES);
+        tiles.load::<7>(b.as_ptr(), TILE_ROW_BYTES);
+        tiles.dot::<S, 2, 4, 7>();
+        tiles.store::<2>(out.as_mut_ptr(), TILE_ROW_BYTES);
+    }
+    out
+}
+
+/// The definition of a product.
+fn naive(a_sign: Sign, b_sign: Sign, [c, a, b]: [&[u8]; 3]) -> Vec<u8> {
+    let sum = |i: usize| {
+        let (m, n) = (i / 16, i % 16);
+        let start = i32::from_le_bytes(c[4 * i..][..4].try_into().unwrap());
+        let dot: i64 = (0..64)
+            .map(|k| value(a_sign, a[m * 64 + k]) * value(b_sign, b[k / 4 * 64 + 4 * n + k % 4]))
+            .sum();
+        start.wrapping_add(dot as i32)
+    };
+    (0..256).flat_map(|i| sum(i).to_le_bytes()).collect()
+}
+
+fn check_products(tiles: &mut impl Tiles, seed: u64) {
+    let [c, a, b] = [seed, seed >> 8, seed >> 16].map(|seed| bytes(seed, TILE_BYTES));
+    let operands = [&*c, &*a, &*b];
+    let (u, s) = (Sign::U8, Sign::S8);
+    assert_eq!(product::<U8S8>(tiles, operands), naive(u, s, operands), "u8 by s8");
+    assert_eq!(product::<S8S8>(tiles, operands), naive(s, s, operands), "s8 by s8");
+    assert_eq!(product::<U8U8>(tiles, operands), naive(u, u, operands), "u8 by u8");
+    assert_eq!(product::<S8U8>(tiles, operands), naive(s, u, operands), "s8 by u8");
+}
+
+/// Rows at a distance, or one row 16 times.
+fn check_strides(tiles: &mut impl Tiles) {
+    let from: Vec<u8> = (0..16 * 80).map(|i| i as u8).collect();
+    for stride in [0, 64, 67, 80] {
+        let mut to = vec![0; 16 * 80];
+        // SAFETY: 16 rows of 64 bytes, at most 80 apart.
+        unsafe {
+            tiles.load::<3>(from.as_ptr(), stride);
+            tiles.store::<3>(to.as_mut_ptr(), 80);
+        }
+        for (r, row) in to.chunks(80).enumerate() {
+            assert_eq!(row[..64], from[r * stride..][..64], "stride {stride}");
+            assert_eq!(row[64..], [0; 16]);
+        }
+    }
+}
+
+fn modelled_tiles() -> Model {
+    Model::configure(TileConfig::FULL)
+}
+
+/// The processor's tiles do what the model does, where there are any.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[test]
+fn the_processor_agrees_with_the_model() {
+    if crate::Cpu::with_isa(crate::Isa::Amx).is_err() {
+        return;
+    }
+    // SAFETY: the ISA is supported.
+    let mut tiles = unsafe { asm::Processor::configure() };
+    check_strides(&mut tiles);
+    (0..300u64).for_each(|seed| check_products(&mut tiles, seed.wrapping_mul(0x9e37_79b9)));
+}
+
+#[test]
+fn strides_are_those_of_memory() {
+    check_strides(&mut modelled_tiles());
+}
+
+#[test]
+fn smaller_tiles_leave_zeros() {
+    let mut config = TileConfig::FULL;
+    (config.rows[1], config.row_bytes[1]) = (3, 20);
+    let mut tiles = Model::configure(config);
+    let (from, mut to) = ([7u8; TILE_BYTES], [1u8; TILE_BYTES]);
+    // SAFETY: both are tiles.
+    unsafe {
+        tiles.load::<1>(from.as_ptr(), TILE_ROW_BYTES);
+        tiles.store::<1>(to.as_mut_ptr(), TILE_ROW_BYTES);
+    }
+    let is_loaded = |i: usize| i / 64 < 3 && i % 64 < 20;
+    assert!(to.iter().enumerate().all(|(i, &b)| b == if is_loaded(i) { 7 } else { 1 }));
+}
+
+#[test]
+fn what_the_processor_refuses_is_a_panic() {
+    let refused = |change: fn(&mut TileConfig)| {
+        let mut config = TileConfig::FULL;
+        change(&mut config);
+        std::panic::catch_unwind(|| {
+            let operands = [[0; TILE_BYTES]; 3];
+            product::<U8S8>(&mut Model::configure(config), operands.each_ref().map(|o| &o[..]))
+        })
+        .is_err()
+    };
+    assert!(!refused(|_| {}));
+    assert!(refused(|config| config.palette = 0));
+    assert!(refused(|config| config.rows[2] = 17));
+    assert!(refused(|config| config.row_bytes[4] = 60));
+    assert!(refused(|config| config.rows[2] = 15));
+    assert!(refused(|config| (config.rows[7], config.row_bytes[7]) = (0, 0)));
+    assert!(refused(|config| (config.rows[8], config.row_bytes[8]) = (1, 4)));
+}
+
+/// Finishes with the scalar kernels' epilogue.
+unsafe fn finish(pending: &mut Pending<'_>) {
+    // SAFETY: the caller's contract; plain Rust needs no features.
+    unsafe { pending.part::<scalar::Scalar>() }
+}
+
+/// `rows × k` by `k × n` on the model, against the definition: rows `lda` bytes apart, the first `offset` bytes beyond a
+/// cache line.
+fn check_gemm<S: Signs>(
+    (rows, n, k): (usize, usize, usize),
+    (pad, offset): (usize, usize),
+    zero: i32,
+    seed: u64,
+) {
+    let lda = k + pad;
+    let mut a = AlignedBytes::zeroed(offset + rows * lda);
+    for (to, from) in a.as_mut_slice().iter_mut().zip(bytes(seed, offset + rows * lda)) {
+        *to = from as i8;
+    }
+    let a = &a.as_slice()[offset..];
+    let b = bytes(seed >> 8, k * n);
+    let layout = PanelLayout::new(k, n, 4).unwrap();
+    let mut packed = AlignedBytes::zeroed(layout.bytes() + SLACK);
+    // What follows the weights must not matter.
+    packed.as_mut_slice().fill(0x55);
+    layout.pack(packed.as_mut_slice(), |k, j| b[k * n + j] as i8);
+    let bias: Vec<i32> = (0..n as i32).map(|n| n * 1000 - 7).collect();
+    let w_zero = (zero != 0).then_some([zero]);
+    let epilogue = Epilogue::new(n, bias, w_zero.as_ref().map(|z| &z[..]), &Output::I32).unwrap();
+    let core = Core {
+        set: &scalar::SET,
+        layout,
+        packed: packed.as_slice(),
+        epilogue: &epilogue,
+        a_sign: S::A,
+        sums: &vec![0; n],
+    };
+    let mut y = vec![0x5a5a_5a5ai32; rows * (n + 3)];
+    let to = TileOut {
+        out: y.as_mut_ptr().cast(),
+        ldc: (n + 3) * 4,
+        residual: std::ptr::null(),
+        ldr: 0,
+    };
+    let operands = Operands { a: a.as_ptr().cast(), lda, rows, panels: 0..layout.panels(), to };
+    // SAFETY: A has so many rows, `y` room for them; weights are followed by the slack.
+    unsafe { run::<_, S>(&mut modelled_tiles(), &core, operands, finish) };
+    for (r, y) in y.chunks(n + 3).enumerate() {
+        for (j, &y) in y[..n].iter().enumerate() {
+            let sum: i64 = (0..k)
+                .map(|k| {
+                    let a = value(S::A, a[r * lda + k] as u8);
+                    a * (value(S::B, b[k * n + j]) - i64::from(zero))
+                })
+                .sum();
+            assert_eq!(y, (sum + j as i64 * 1000 - 7) as i32, "row {r}, column {j}");
+        }
+        assert_eq!(y[n..], [0x5a5a_5a5a; 3]);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
+
+    #[test]
+    fn the_model_multiplies_as_defined(seed in any::<u64>()) {
+        check_products(&mut modelled_tiles(), seed);
+    }
+
+    #[test]
+    fn matrices_of_all_signs_match_the_definition(
+        rows in 1usize..70, n in 1usize..90, k in 1usize..200,
+        pad in prop_oneof![Just(0usize), 0usize..70], offset in prop_oneof![Just(0usize), 0usize..64],
+        zero in prop_oneof![Just(0), -128i32..127], seed in any::<u64>(),
+    ) {
+        check_gemm::<U8S8>((rows, n, k), (pad, offset), zero, seed);
+        check_gemm::<S8S8>((rows, n, k), (pad, offset), zero, seed);
+        check_gemm::<U8U8>((rows, n, k), (pad, offset), 0, seed);
+        check_gemm::<S8U8>((rows, n, k), (pad, offset), 0, seed);
+    }
+}
+
+/// Rows in place and copied, K in several parts, and panels in several blocks.
+#[test]
+fn blocked_matrices_match_the_definition() {
+    let cases = [
+        ((64, 32, 128), (0, 0)),
+        ((64, 32, 128), (64, 0)),
+        ((64, 32, 128), (0, 1)),
+        ((49, 80, 1024), (0, 0)),
+        ((49, 48, 1025), (63, 0)),
+        ((16, 80, 2048), (64, 0)),
+        ((37, 40, 3333), (3, 5)),
+        ((17, 1100, 1100), (0, 0)),
+    ];
+    for (shape, place) in cases {
+        for seed in [0x0001_0203, 0x0305_0706] {
+            check_gemm::<U8S8>(shape, place, 0, seed);
+            check_gemm::<S8S8>(shape, place, 3, seed);
+        }
+    }
+}
+
+#[test]
+fn k_is_cut_evenly() {
+    for k in 1..5000 {
+        let cut = KParts::new(k);
+        let steps: usize = (0..cut.parts).map(|part| cut.part(part).1).sum();
+        assert_eq!(steps, k.div_ceil(64));
+        for part in 0..cut.parts {
+            let (first, steps) = cut.part(part);
+            assert!((1..=MAX_STEPS).contains(&steps) && first == part * cut.steps, "{k}: {cut:?}");
+        }
+    }
+}
+
+#[test]
+fn few_rows_and_short_sums_stay_on_vectors() {
+    assert_eq!(rows_on_tiles(4, 1000), 0);
+    assert_eq!(rows_on_tiles(100, 63), 0);
+    assert_eq!(rows_on_tiles(5, 64), 5);
+    assert_eq!(rows_on_tiles(49, 64), 48);
+    assert_eq!(rows_on_tiles(50, 64), 48);
+    assert_eq!(rows_on_tiles(51, 64), 51);
+    assert_eq!(rows_on_tiles(32, 64), 32);
+}
