@@ -20,7 +20,7 @@ use requant_kernels::{
     Cpu,
     conv::{
         Conv, ConvGeometry, ConvSpec, ConvTranspose, ConvTransposeSpec, ConvTransposeWeights,
-        ConvWeights, PackedConv, PackedConvTranspose,
+        PackedConv, PackedConvTranspose,
     },
     epilogue::{OutSlice, Sign},
     par::Serial,
@@ -222,12 +222,7 @@ impl Layer {
 
     fn conv(&self, cpu: Cpu) -> impl FnMut() + use<> {
         let geometry = self.geometry();
-        let shape = ConvWeights {
-            out_c: self.out_c,
-            in_c_per_group: self.in_c / self.groups,
-            kernel: self.kernel,
-            groups: self.groups,
-        };
+        let shape = geometry.spec().weights();
         let len = shape.out_c * shape.in_c_per_group * self.kernel[0] * self.kernel[1];
         let weights: Vec<i8> = (0..len).map(|i| ((i * 37) >> 2) as i8).collect();
         let packed = PackedConv::pack(cpu, &weights, shape, None, Sign::U8).unwrap();

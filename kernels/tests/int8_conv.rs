@@ -28,15 +28,6 @@ struct Problem {
     residual: Vec<u8>,
 }
 
-fn shape(spec: &ConvSpec) -> ConvWeights {
-    ConvWeights {
-        out_c: spec.out_c,
-        in_c_per_group: spec.in_c / spec.groups,
-        kernel: spec.kernel,
-        groups: spec.groups,
-    }
-}
-
 impl Problem {
     fn expected(&self) -> Vec<u32> {
         let ConvSpec {
@@ -84,7 +75,7 @@ impl Problem {
         let geometry = ConvGeometry::new(self.spec).unwrap();
         assert_eq!(expected.len(), geometry.output_len());
         let packed =
-            PackedConv::pack(cpu, &self.w, shape(&self.spec), self.w_zero.as_deref(), self.sign)
+            PackedConv::pack(cpu, &self.w, self.spec.weights(), self.w_zero.as_deref(), self.sign)
                 .unwrap();
         let conv = Conv::new(geometry, Arc::new(packed), &self.bias, self.pad_value, &self.output)
             .unwrap();
@@ -350,7 +341,7 @@ fn no_kernel_touches_memory_beyond_its_operands() {
                         };
                         let weights = vec![1; spec.out_c * k];
                         let packed =
-                            PackedConv::pack(cpu, &weights, shape(&spec), Some(&[zero]), sign)
+                            PackedConv::pack(cpu, &weights, spec.weights(), Some(&[zero]), sign)
                                 .unwrap();
                         let packed = Arc::new(packed);
                         let bias = vec![40 - 3 * k as i32 * (1 - zero); spec.out_c];
@@ -403,12 +394,12 @@ fn what_does_not_fit_together_is_refused() {
     let pack = |len, shape, zero: Option<&[i32]>| {
         PackedConv::pack(cpu, &vec![0; len], shape, zero, Sign::U8)
     };
-    assert!(pack(53, shape(&spec), None).is_err());
-    assert!(pack(54, ConvWeights { groups: 0, ..shape(&spec) }, None).is_err());
-    assert!(pack(54, ConvWeights { groups: 2, ..shape(&spec) }, None).is_err());
-    assert!(pack(0, ConvWeights { kernel: [0, 3], ..shape(&spec) }, None).is_err());
-    assert!(pack(54, shape(&spec), Some(&[1, 2])).is_err());
-    let packed = Arc::new(pack(54, shape(&spec), None).unwrap());
+    assert!(pack(53, spec.weights(), None).is_err());
+    assert!(pack(54, ConvWeights { groups: 0, ..spec.weights() }, None).is_err());
+    assert!(pack(54, ConvWeights { groups: 2, ..spec.weights() }, None).is_err());
+    assert!(pack(0, ConvWeights { kernel: [0, 3], ..spec.weights() }, None).is_err());
+    assert!(pack(54, spec.weights(), Some(&[1, 2])).is_err());
+    let packed = Arc::new(pack(54, spec.weights(), None).unwrap());
     let other = ConvGeometry::new(ConvSpec { kernel: [1, 3], ..spec }).unwrap();
     assert!(Conv::new(other, packed.clone(), &[0; 3], 0, &Output::I32).is_err());
     assert!(Conv::new(geometry, packed.clone(), &[0; 2], 0, &Output::I32).is_err());

@@ -1,6 +1,6 @@
 //! The shape of a 2-D convolution, checked once.
 
-use super::band::Window;
+use super::{ConvWeights, band::Window};
 use crate::{KernelError, error::checked_product};
 
 /// The numbers that describe a convolution; activations are NHWC. A 1-D convolution has height 1.
@@ -26,6 +26,15 @@ pub struct ConvSpec {
     pub pads: [usize; 4],
     /// Groups, which divide both channel counts.
     pub groups: usize,
+}
+
+impl ConvSpec {
+    /// The weights that it is for.
+    pub fn weights(&self) -> ConvWeights {
+        let Self { in_c, out_c, kernel, strides, dilations, groups, .. } = *self;
+        let in_c_per_group = in_c / groups.max(1);
+        ConvWeights { out_c, in_c_per_group, kernel, groups, strides, dilations }
+    }
 }
 
 /// A [`ConvSpec`] of which every size is known to be sound, with the size of its result.

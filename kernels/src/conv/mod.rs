@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | 1×1, stride 1, no padding, 1 group | GEMM on the activations in place |
 //! | one input channel per group | depthwise kernels |
+//! | 3×3, stride 1, 1 group, ISAs without dot products of bytes | Winograd's F(2×2, 3×3) |
 //! | any other | GEMM tiles over a band of padded input rows, or over the image itself where nothing is padded |
 //! | dilated kernel rows of odd channels, ISAs without such tiles | im2col of a block of pixels, then GEMM |
 //!
@@ -20,6 +21,7 @@ mod im2col;
 pub(crate) mod kernel;
 mod spread;
 mod transpose;
+mod winograd;
 
 use std::{fmt, ops::Range, sync::Arc};
 
@@ -29,6 +31,7 @@ use self::{
     im2col::Patches,
     kernel::{band_block, spread_block},
     spread::Spread,
+    winograd::PackedWinograd,
 };
 pub use self::{
     geometry::{ConvGeometry, ConvSpec},
@@ -43,7 +46,8 @@ use crate::{
     par::{DisjointMut, Parallel, WorkerScratch, for_each_with_worker, for_macs},
 };
 
-/// The shape of convolution weights: `[out_c, in_c_per_group, kernel[0], kernel[1]]`, of `groups` groups.
+/// The shape of convolution weights: `[out_c, in_c_per_group, kernel[0], kernel[1]]`, of `groups` groups; and the steps
+/// that they are packed for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ConvWeights {
     /// Output channels, over all groups.
@@ -54,6 +58,26 @@ pub struct ConvWeights {
     pub kernel: [usize; 2],
     /// Groups, which divide `out_c`.
     pub groups: usize,
+    /// Steps down and right.
+    pub strides: [usize; 2],
+    /// Distances between taps, down and right.
+    pub dilations: [usize; 2],
+}
+
+/// How a convolution multiplies; results are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Algorithm {
+    /// As the definition does.
+    Direct,
+    /// By Winograd's F(2×2, 3×3), where that applies and the ISA has it.
+    Winograd,
+}
+
+impl Algorithm {
+    /// The faster one for weights of this shape, where there is a choice.
+    fn of(shape: &ConvWeights) -> Self {
+        if shape.in_c_per_group >= 32 && shape.out_c >= 32 { Self::Winograd } else { Self::Direct }
+    }
 }
 
 /// Convolution weights packed for one ISA, for images of any size. Immutable and shareable.
@@ -75,6 +99,7 @@ enum PackedForm {
         spread: Option<Spread>,
     },
     Depthwise(PackedDepthwise),
+    Winograd(PackedWinograd),
 }
 
 impl fmt::Debug for PackedForm {
@@ -82,12 +107,13 @@ impl fmt::Debug for PackedForm {
         f.write_str(match self {
             Self::Gemm { .. } => "Gemm",
             Self::Depthwise(_) => "Depthwise",
+            Self::Winograd(_) => "Winograd",
         })
     }
 }
 
 impl PackedConv {
-    /// Packs `weights`, in OIHW order of the given shape, for activations of `a_sign`.
+    /// Packs `weights`, in OIHW order of the given shape, for activations of `a_sign`, by the algorithm that is fastest.
     ///
     /// `w_zero` holds the weights' zero points, one per output channel or one for all; without it they are zero.
     ///
@@ -101,7 +127,23 @@ impl PackedConv {
         w_zero: Option<&[i32]>,
         a_sign: Sign,
     ) -> Result<Self, KernelError> {
-        let ConvWeights { out_c, in_c_per_group: in_c, kernel: [kh, kw], groups } = shape;
+        let algorithm = Algorithm::of(&shape);
+        Self::pack_with(cpu, weights, shape, w_zero, a_sign, algorithm)
+    }
+
+    /// [`Self::pack`] for the given algorithm.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn pack_with(
+        cpu: Cpu,
+        weights: &[i8],
+        shape: ConvWeights,
+        w_zero: Option<&[i32]>,
+        a_sign: Sign,
+        algorithm: Algorithm,
+    ) -> Result<Self, KernelError> {
+        let ConvWeights { out_c, in_c_per_group: in_c, kernel: [kh, kw], groups, .. } = shape;
         if groups == 0 || out_c % groups != 0 {
             return Err(KernelError::invalid(
                 "number of groups",
@@ -115,6 +157,12 @@ impl PackedConv {
         let k = checked_product("patch", &[kh, kw, in_c])?;
         check_len("weights", weights.len(), checked_product("weights", &[out_c, k])?)?;
         let w_zero = expand_zero_points(w_zero, out_c)?;
+        let winograd = || match algorithm {
+            Algorithm::Direct => Ok(None),
+            Algorithm::Winograd => {
+                PackedWinograd::pack(cpu, weights, shape, w_zero.as_deref(), a_sign)
+            }
+        };
         let form = if in_c == 1 && groups > 1 {
             PackedForm::Depthwise(PackedDepthwise::pack(
                 cpu,
@@ -124,6 +172,8 @@ impl PackedConv {
                 w_zero.as_deref(),
                 a_sign,
             )?)
+        } else if let Some(packed) = winograd()? {
+            PackedForm::Winograd(packed)
         } else {
             let set = KernelSet::of(cpu);
             let n = out_c / groups;
@@ -171,11 +221,20 @@ impl PackedConv {
         self.a_sign
     }
 
+    /// How it multiplies.
+    pub fn algorithm(&self) -> Algorithm {
+        match self.form {
+            PackedForm::Winograd(_) => Algorithm::Winograd,
+            _ => Algorithm::Direct,
+        }
+    }
+
     /// Bytes of memory held.
     pub fn bytes(&self) -> usize {
         match &self.form {
             PackedForm::Gemm { matrices, .. } => matrices.iter().map(PackedB::bytes).sum(),
             PackedForm::Depthwise(packed) => packed.bytes(),
+            PackedForm::Winograd(packed) => packed.bytes(),
         }
     }
 
@@ -184,6 +243,7 @@ impl PackedConv {
         match &self.form {
             PackedForm::Gemm { sums, .. } => sums.clone(),
             PackedForm::Depthwise(packed) => packed.weight_sums().to_vec(),
+            PackedForm::Winograd(packed) => packed.sums.clone(),
         }
     }
 }
@@ -208,6 +268,7 @@ enum Form {
     /// One epilogue per matrix.
     Gemm(Vec<Epilogue>, Method),
     Depthwise(Depthwise),
+    Winograd(Epilogue),
 }
 
 /// Where the GEMM's rows come from.
@@ -233,12 +294,7 @@ impl Conv {
         output: &Output,
     ) -> Result<Self, KernelError> {
         let spec = geometry.spec();
-        let of_geometry = ConvWeights {
-            out_c: spec.out_c,
-            in_c_per_group: spec.in_c / spec.groups,
-            kernel: spec.kernel,
-            groups: spec.groups,
-        };
+        let of_geometry = spec.weights();
         if of_geometry != packed.shape {
             let value = format!("{of_geometry:?}");
             return Err(KernelError::invalid(
@@ -275,6 +331,9 @@ impl Conv {
             PackedForm::Depthwise(packed) => {
                 Form::Depthwise(Depthwise::new(&geometry, packed, bias, pad_value, output)?)
             }
+            PackedForm::Winograd(_) => {
+                Form::Winograd(Epilogue::new(spec.out_c, bias.to_vec(), None, output)?)
+            }
         };
         Ok(Self { geometry, packed, pad_value, form })
     }
@@ -301,6 +360,9 @@ impl Conv {
             (Form::Depthwise(depthwise), _) => {
                 return depthwise.scratch_bytes(&self.geometry, threads);
             }
+            (Form::Winograd(_), PackedForm::Winograd(packed)) => {
+                packed.scratch_bytes(&self.geometry, threads)
+            }
             _ => 0,
         };
         per_worker.saturating_mul(threads.max(1))
@@ -325,6 +387,7 @@ impl Conv {
         let some_epilogue = match &self.form {
             Form::Gemm(epilogues, _) => epilogues.first(),
             Form::Depthwise(depthwise) => Some(depthwise.epilogue()),
+            Form::Winograd(epilogue) => Some(epilogue),
         };
         let Some(epilogue) = some_epilogue else { return Ok(()) };
         let y = y.into_bytes(epilogue)?;
@@ -361,6 +424,9 @@ impl Conv {
             }
             (Form::Depthwise(depthwise), PackedForm::Depthwise(packed)) => {
                 depthwise.run(geometry, packed, par, x, residual, y, scratch);
+            }
+            (Form::Winograd(epilogue), PackedForm::Winograd(packed)) => {
+                packed.run(geometry, epilogue, self.pad_value, par, x, residual, y, scratch);
             }
             _ => unreachable!("a convolution has the form of its packed weights"),
         }

@@ -1,0 +1,309 @@
+//! The transforms and products of a block of tiles, written once over the vector operations of [`Winograd`].
+
+use std::ops::Range;
+
+use crate::{
+    Cpu,
+    cpu::Isa,
+    epilogue::{Epilogue, NR, Sign, TileOut},
+    gemm::kernel::{Dot, Strided, finish, for_each_row},
+};
+
+/// Products of a tile and a pair of channels.
+pub(super) const POINTS: usize = 16;
+
+/// 16 sums of products.
+type Acc<W> = <<W as Winograd>::Dot as Dot>::Acc;
+
+/// The vector operations of one ISA.
+///
+/// # Safety
+/// Every method requires that the ISA's target features are supported; pointers must be valid for what is said.
+/// Methods are `#[inline(always)]` and take the features of the entry point they end up in.
+pub(super) trait Winograd {
+    /// Products of i16 pairs, and the epilogue.
+    type Dot: Dot<A = i16>;
+    /// Some i16.
+    type Values: Copy;
+    /// How many.
+    const LANES: usize;
+
+    /// The values of so many bytes.
+    unsafe fn widen(bytes: *const u8, sign: Sign) -> Self::Values;
+    /// `a + b`
+    unsafe fn add(a: Self::Values, b: Self::Values) -> Self::Values;
+    /// `a − b`
+    unsafe fn sub(a: Self::Values, b: Self::Values) -> Self::Values;
+    /// Writes the values to `to`.
+    unsafe fn store(values: Self::Values, to: *mut i16);
+
+    /// Loads the weights of 16 columns and KR channels.
+    unsafe fn weights(b: *const i16) -> <Self::Dot as Dot>::B;
+
+    /// `a + b` modulo 2³²
+    unsafe fn add_sums(a: Acc<Self>, b: Acc<Self>) -> Acc<Self>;
+    /// `a − b` modulo 2³²
+    unsafe fn sub_sums(a: Acc<Self>, b: Acc<Self>) -> Acc<Self>;
+    /// `sums / 4 + bias`, of multiples of 4
+    unsafe fn quarter(sums: Acc<Self>, bias: Acc<Self>) -> Acc<Self>;
+}
+
+/// Some consecutive tiles of an image, row by row, and what they read.
+#[derive(Clone)]
+pub(super) struct Tiles<'a> {
+    /// `size[0] × size[1]` pixels of `channels` bytes.
+    pub(super) image: &'a [u8],
+    pub(super) size: [usize; 2],
+    pub(super) channels: usize,
+    /// Pixels above and to the left of the image.
+    pub(super) pads: [usize; 2],
+    /// A pixel outside.
+    pub(super) padding: &'a [u8],
+    pub(super) sign: Sign,
+    /// Tiles of a row.
+    pub(super) across: usize,
+    pub(super) tiles: Range<usize>,
+}
+
+impl Tiles<'_> {
+    /// Where the 4×4 pixels of a tile are.
+    #[inline(always)]
+    fn pixels(&self, tile: usize) -> [[*const u8; 4]; 4] {
+        let [top, left] = [2 * (tile / self.across), 2 * (tile % self.across)];
+        std::array::from_fn(|i| {
+            let y = (top + i).wrapping_sub(self.pads[0]);
+            std::array::from_fn(|j| {
+                let x = (left + j).wrapping_sub(self.pads[1]);
+                if y < self.size[0] && x < self.size[1] {
+                    self.image[(y * self.size[1] + x) * self.channels..].as_ptr()
+                } else {
+                    self.padding.as_ptr()
+                }
+            })
+        })
+    }
+}
+
+/// A block of tiles by the weights of a panel.
+pub(super) struct Panel<'a> {
+    /// Point `p` of tile `t` at `p·point + t·row`.
+    pub(super) inputs: *const i16,
+    pub(super) row: usize,
+    pub(super) point: usize,
+    /// Groups of KR channels.
+    pub(super) groups: usize,
+    /// Of all points.
+    pub(super) weights: *const i16,
+    /// Room for 16 sums of each tile and point.
+    pub(super) products: *mut i32,
+    /// As in [`Tiles`].
+    pub(super) tiles: Range<usize>,
+    pub(super) across: usize,
+    /// The tile row of `to`.
+    pub(super) first_row: usize,
+    /// Rows and columns of the output.
+    pub(super) out: [usize; 2],
+    pub(super) epilogue: &'a Epilogue,
+    /// First column, a multiple of 16, and how many exist.
+    pub(super) columns: (usize, usize),
+    /// At the first pixel of tile row `first_row`.
+    pub(super) to: TileOut,
+}
+
+/// The kernels of one ISA.
+pub(super) struct WinogradSet {
+    /// Channels that weights hold side by side.
+    pub(super) kr: usize,
+    /// The least number of input channels.
+    pub(super) lanes: usize,
+    /// Writes `Bᵀ d B` of point `p` and tile `t` to `p·point + t·row`.
+    ///
+    /// # Safety
+    /// The set's ISA is supported; the image and the padding are as long as said, with at least `lanes` channels; there
+    /// is room for the tiles.
+    pub(super) transform: unsafe fn(tiles: &Tiles<'_>, to: *mut i16, row: usize, point: usize),
+    /// Computes the outputs of a panel.
+    ///
+    /// # Safety
+    /// The set's ISA is supported, the operands are as said, and the output of these tiles and columns is exclusive and
+    /// aligned for its element type; with a residual, as much of it is readable.
+    pub(super) panel: unsafe fn(&Panel<'_>),
+}
+
+impl WinogradSet {
+    /// The kernels of `cpu`, if they are faster than those of the definition.
+    pub(super) fn of(cpu: Cpu) -> Option<&'static Self> {
+        match cpu.isa() {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => Some(&super::x86_avx2::SET),
+            _ => None,
+        }
+    }
+}
+
+/// [`WinogradSet::transform`].
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+pub(super) unsafe fn transform<W: Winograd>(
+    tiles: &Tiles<'_>,
+    to: *mut i16,
+    row: usize,
+    point: usize,
+) {
+    let (channels, sign) = (tiles.channels, tiles.sign);
+    for (t, tile) in tiles.tiles.clone().enumerate() {
+        let pixels = tiles.pixels(tile);
+        for c in (0..channels).step_by(W::LANES) {
+            // The last values end with the pixel.
+            let c = c.min(channels - W::LANES);
+            // SAFETY: the channels `c..c + LANES` of pixels, and their place.
+            unsafe {
+                // A column of d, and its column of Bᵀ d.
+                let column = |x: usize| {
+                    let d = |y: usize| W::widen(pixels[y][x].add(c), sign);
+                    let (d0, d1, d2, d3) = (d(0), d(1), d(2), d(3));
+                    [W::sub(d0, d2), W::add(d1, d2), W::sub(d2, d1), W::sub(d1, d3)]
+                };
+                let store = |x: usize, values: [W::Values; 4]| {
+                    for (y, values) in values.into_iter().enumerate() {
+                        W::store(values, to.add((4 * y + x) * point + t * row + c));
+                    }
+                };
+                let add = |a: [_; 4], b: [_; 4]| std::array::from_fn(|i| W::add(a[i], b[i]));
+                let sub = |a: [_; 4], b: [_; 4]| std::array::from_fn(|i| W::sub(a[i], b[i]));
+                let (v0, v2) = (column(0), column(2));
+                store(0, sub(v0, v2));
+                let v1 = column(1);
+                store(1, add(v1, v2));
+                store(2, sub(v2, v1));
+                store(3, sub(v1, column(3)));
+            }
+        }
+    }
+}
+
+/// [`WinogradSet::panel`].
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+pub(super) unsafe fn panel<W: Winograd>(panel: &Panel<'_>) {
+    let count = panel.tiles.len();
+    let weights = panel.groups * W::Dot::KR * NR;
+    for p in 0..POINTS {
+        // SAFETY: point `p` of the operands, and the next `rows` of the tiles.
+        unsafe {
+            let a = Strided { first: panel.inputs.add(p * panel.point), stride: panel.row };
+            let b = panel.weights.add(p * weights);
+            let mut done = 0;
+            // As even as possible: a tile of one row is bound by loading weights.
+            for left in (1..=count.div_ceil(6)).rev() {
+                let rows = (count - done).div_ceil(left);
+                let a = Strided { first: a.at(done, 0), ..a };
+                let to = panel.products.add((done * POINTS + p) * NR);
+                match rows {
+                    6 => multiply::<W, 6>(a, b, panel.groups, to),
+                    5 => multiply::<W, 5>(a, b, panel.groups, to),
+                    4 => multiply::<W, 4>(a, b, panel.groups, to),
+                    3 => multiply::<W, 3>(a, b, panel.groups, to),
+                    2 => multiply::<W, 2>(a, b, panel.groups, to),
+                    _ => multiply::<W, 1>(a, b, panel.groups, to),
+                }
+                done += rows;
+            }
+        }
+    }
+    // SAFETY: the products were written above; the tiles are the caller's.
+    unsafe { outputs::<W>(panel) }
+}
+
+/// The products of a point and MR tiles by a panel.
+#[inline(always)]
+unsafe fn multiply<W: Winograd, const MR: usize>(
+    a: Strided<i16>,
+    b: *const i16,
+    groups: usize,
+    to: *mut i32,
+) {
+    const ZEROS: [i32; NR] = [0; NR];
+    let kr = W::Dot::KR;
+    // SAFETY: `groups` groups of KR channels of MR rows and a panel, and the products' places.
+    unsafe {
+        let mut acc = [W::Dot::start(ZEROS.as_ptr()); MR];
+        for g in 0..groups {
+            let b = W::weights(b.add(g * kr * NR));
+            for_each_row!(r < MR {
+                acc[r] = W::Dot::dot(acc[r], W::Dot::splat(a.at(r, g * kr)), b);
+            });
+        }
+        for_each_row!(r < MR { W::Dot::store(acc[r], to.add(r * POINTS * NR)); });
+    }
+}
+
+/// `Aᵀ M A / 4` of each tile, and the epilogue.
+#[inline(always)]
+unsafe fn outputs<W: Winograd>(panel: &Panel<'_>) {
+    let Panel { epilogue, columns, to, out: [out_h, out_w], .. } = *panel;
+    for (t, tile) in panel.tiles.clone().enumerate() {
+        let [top, left] = [2 * (tile / panel.across), 2 * (tile % panel.across)];
+        // SAFETY: the products of tile `t`; biases are padded to whole panels; pixels inside the output, of which
+        // `to` points at the first in row `2·first_row`.
+        unsafe {
+            let products = panel.products.add(t * POINTS * NR);
+            // A column of M, and its column of Aᵀ M.
+            let column = |x: usize| {
+                let m = |y: usize| W::Dot::start(products.add((4 * y + x) * NR));
+                let (m0, m1, m2, m3) = (m(0), m(1), m(2), m(3));
+                [W::add_sums(m0, W::add_sums(m1, m2)), W::sub_sums(W::sub_sums(m1, m2), m3)]
+            };
+            let (m0, m1) = (column(0), column(1));
+            let mut sums = [[W::add_sums(m0[0], m1[0]), m1[0]], [W::add_sums(m0[1], m1[1]), m1[1]]];
+            let (m2, m3) = (column(2), column(3));
+            let bias = W::Dot::start(epilogue.bias.as_ptr().add(columns.0));
+            for (i, row) in sums.iter_mut().enumerate() {
+                row[0] = W::quarter(W::add_sums(row[0], m2[i]), bias);
+                row[1] = W::quarter(W::sub_sums(W::sub_sums(row[1], m2[i]), m3[i]), bias);
+            }
+            for (i, [first, second]) in sums.into_iter().enumerate() {
+                if top + i < out_h {
+                    let to = to.at_row((top + i - 2 * panel.first_row) * out_w + left);
+                    if left + 1 < out_w {
+                        let both = [[first], [second]];
+                        finish::<W::Dot, 2, 1>(both, epilogue, columns, to, |_| 0);
+                    } else {
+                        finish::<W::Dot, 1, 1>([[first]], epilogue, columns, to, |_| 0);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The [`WinogradSet`] of an ISA: the generic kernels compiled under the given attribute.
+macro_rules! winograd_set {
+    (#[$attr:meta] $ops:ty) => {{
+        use $crate::{
+            conv::winograd::kernel::{self, Panel, Tiles, Winograd, WinogradSet},
+            gemm::kernel::Dot,
+        };
+        #[$attr]
+        unsafe fn transform(tiles: &Tiles<'_>, to: *mut i16, row: usize, point: usize) {
+            // SAFETY: same contract.
+            unsafe { kernel::transform::<$ops>(tiles, to, row, point) }
+        }
+        #[$attr]
+        unsafe fn panel(panel: &Panel<'_>) {
+            // SAFETY: same contract.
+            unsafe { kernel::panel::<$ops>(panel) }
+        }
+        WinogradSet {
+            kr: <<$ops as Winograd>::Dot as Dot>::KR,
+            lanes: <$ops as Winograd>::LANES,
+            transform,
+            panel,
+        }
+    }};
+}
+pub(super) use winograd_set;
