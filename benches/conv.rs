@@ -19,8 +19,8 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use requant_kernels::{
     Cpu,
     conv::{
-        Conv, ConvGeometry, ConvSpec, ConvTranspose, ConvTransposeSpec, ConvTransposeWeights,
-        PackedConv, PackedConvTranspose,
+        Algorithm, Conv, ConvGeometry, ConvSpec, ConvTranspose, ConvTransposeSpec,
+        ConvTransposeWeights, PackedConv, PackedConvTranspose,
     },
     epilogue::{OutSlice, Sign},
     par::Serial,
@@ -37,6 +37,8 @@ struct Layer {
     pads: [usize; 2],
     groups: usize,
     transposed: bool,
+    /// By the definition, where Winograd is the default.
+    direct: bool,
     /// How often a network has it.
     count: i32,
 }
@@ -52,6 +54,7 @@ const fn rect(size: usize, in_c: usize, out_c: usize, kernel: [usize; 2]) -> Lay
         pads,
         groups: 1,
         transposed: false,
+        direct: false,
         count: 1,
     }
 }
@@ -74,6 +77,10 @@ const fn depthwise(size: usize, channels: usize, kernel: usize, stride: usize) -
 
 const fn transposed(size: usize, in_c: usize, out_c: usize, kernel: usize, pad: usize) -> Layer {
     Layer { transposed: true, pads: [pad; 2], ..dense(size, in_c, out_c, kernel, 2) }
+}
+
+const fn direct(layer: Layer) -> Layer {
+    Layer { direct: true, ..layer }
 }
 
 const fn times(count: i32, layer: Layer) -> Layer {
@@ -132,6 +139,34 @@ const OTHERS: [Layer; 21] = [
     transposed(56, 128, 64, 3, 1),
 ];
 
+/// Layers that Winograd is for on some ISAs, in pairs: by the default, and by the definition.
+const UNIT_STRIDE: [Layer; 24] = [
+    dense(56, 64, 64, 3, 1),
+    direct(dense(56, 64, 64, 3, 1)),
+    dense(28, 128, 128, 3, 1),
+    direct(dense(28, 128, 128, 3, 1)),
+    dense(14, 256, 256, 3, 1),
+    direct(dense(14, 256, 256, 3, 1)),
+    dense(7, 512, 512, 3, 1),
+    direct(dense(7, 512, 512, 3, 1)),
+    dense(112, 32, 64, 3, 1),
+    direct(dense(112, 32, 64, 3, 1)),
+    dense(56, 64, 192, 3, 1),
+    direct(dense(56, 64, 192, 3, 1)),
+    dense(35, 96, 96, 3, 1),
+    direct(dense(35, 96, 96, 3, 1)),
+    valid(149, 32, 32, 3, 1),
+    direct(valid(149, 32, 32, 3, 1)),
+    dense(160, 16, 16, 3, 1),
+    direct(dense(160, 16, 16, 3, 1)),
+    dense(80, 16, 64, 3, 1),
+    direct(dense(80, 16, 64, 3, 1)),
+    dense(80, 64, 16, 3, 1),
+    direct(dense(80, 64, 16, 3, 1)),
+    dense(160, 96, 24, 3, 1),
+    direct(dense(160, 96, 24, 3, 1)),
+];
+
 /// Depthwise layers of EfficientNet-Lite0 and MobileNetV2.
 const DEPTHWISE: [Layer; 13] = [
     depthwise(112, 32, 3, 1),
@@ -179,13 +214,14 @@ impl Layer {
 
     fn name(&self) -> String {
         let Self { image: [h, w], in_c, out_c, kernel: [kh, kw], stride, groups, .. } = self;
+        let direct = if self.direct { "-direct" } else { "" };
         let kind = match *groups {
             1 if self.transposed => "deconv".to_owned(),
             1 => "conv".to_owned(),
             g if g == *in_c => "dw".to_owned(),
             g => format!("g{g}-"),
         };
-        format!("{kind}{kh}x{kw}s{stride}-{h}x{w}x{in_c}-{out_c}")
+        format!("{kind}{kh}x{kw}s{stride}-{h}x{w}x{in_c}-{out_c}{direct}")
     }
 
     fn run(&self, cpu: Cpu) -> Box<dyn FnMut()> {
@@ -225,7 +261,12 @@ impl Layer {
         let shape = geometry.spec().weights();
         let len = shape.out_c * shape.in_c_per_group * self.kernel[0] * self.kernel[1];
         let weights: Vec<i8> = (0..len).map(|i| ((i * 37) >> 2) as i8).collect();
-        let packed = PackedConv::pack(cpu, &weights, shape, None, Sign::U8).unwrap();
+        let packed = if self.direct {
+            PackedConv::pack_with(cpu, &weights, shape, None, Sign::U8, Algorithm::Direct)
+        } else {
+            PackedConv::pack(cpu, &weights, shape, None, Sign::U8)
+        };
+        let packed = packed.unwrap();
         let conv =
             Conv::new(geometry, Arc::new(packed), &vec![0; self.out_c], 0, &output(self.out_c))
                 .unwrap();
@@ -266,7 +307,7 @@ fn table(cpu: Cpu) {
         let mean = (logs / f64::from(count)).exp();
         println!("  geometric mean over these {count} layers of ResNet-50: {:.1} %", mean * 100.0);
     }
-    OTHERS.iter().chain(&DEPTHWISE).filter(wanted).for_each(|layer| {
+    OTHERS.iter().chain(&UNIT_STRIDE).chain(&DEPTHWISE).filter(wanted).for_each(|layer| {
         print(layer);
     });
 }

@@ -160,12 +160,7 @@ pub(super) unsafe fn transform<W: Winograd>(
             let c = c.min(channels - W::LANES);
             // SAFETY: the channels `c..c + LANES` of pixels, and their place.
             unsafe {
-                // A column of d, and its column of Bᵀ d.
-                let column = |x: usize| {
-                    let d = |y: usize| W::widen(pixels[y][x].add(c), sign);
-                    let (d0, d1, d2, d3) = (d(0), d(1), d(2), d(3));
-                    [W::sub(d0, d2), W::add(d1, d2), W::sub(d2, d1), W::sub(d1, d3)]
-                };
+                let column = |x: usize| pixels.map(|row| row[x].add(c));
                 let store = |x: usize, values: [W::Values; 4]| {
                     for (y, values) in values.into_iter().enumerate() {
                         W::store(values, to.add((4 * y + x) * point + t * row + c));
@@ -173,14 +168,24 @@ pub(super) unsafe fn transform<W: Winograd>(
                 };
                 let add = |a: [_; 4], b: [_; 4]| std::array::from_fn(|i| W::add(a[i], b[i]));
                 let sub = |a: [_; 4], b: [_; 4]| std::array::from_fn(|i| W::sub(a[i], b[i]));
-                let (v0, v2) = (column(0), column(2));
+                let (v0, v2) = (input_column::<W>(column(0), sign), input_column::<W>(column(2), sign));
                 store(0, sub(v0, v2));
-                let v1 = column(1);
+                let v1 = input_column::<W>(column(1), sign);
                 store(1, add(v1, v2));
                 store(2, sub(v2, v1));
-                store(3, sub(v1, column(3)));
+                store(3, sub(v1, input_column::<W>(column(3), sign)));
             }
         }
+    }
+}
+
+/// The column of `Bᵀ d` that belongs to a column of d.
+#[inline(always)]
+unsafe fn input_column<W: Winograd>(pixels: [*const u8; 4], sign: Sign) -> [W::Values; 4] {
+    // SAFETY: the caller grants LANES bytes of each pixel and the features.
+    unsafe {
+        let [d0, d1, d2, d3] = pixels.map(|pixel| W::widen(pixel, sign));
+        [W::sub(d0, d2), W::add(d1, d2), W::sub(d2, d1), W::sub(d1, d3)]
     }
 }
 
@@ -252,15 +257,10 @@ unsafe fn outputs<W: Winograd>(panel: &Panel<'_>) {
         // `to` points at the first in row `2·first_row`.
         unsafe {
             let products = panel.products.add(t * POINTS * NR);
-            // A column of M, and its column of Aᵀ M.
-            let column = |x: usize| {
-                let m = |y: usize| W::Dot::start(products.add((4 * y + x) * NR));
-                let (m0, m1, m2, m3) = (m(0), m(1), m(2), m(3));
-                [W::add_sums(m0, W::add_sums(m1, m2)), W::sub_sums(W::sub_sums(m1, m2), m3)]
-            };
-            let (m0, m1) = (column(0), column(1));
+            let column = |x: usize| products.add(x * NR);
+            let (m0, m1) = (output_column::<W>(column(0)), output_column::<W>(column(1)));
             let mut sums = [[W::add_sums(m0[0], m1[0]), m1[0]], [W::add_sums(m0[1], m1[1]), m1[1]]];
-            let (m2, m3) = (column(2), column(3));
+            let (m2, m3) = (output_column::<W>(column(2)), output_column::<W>(column(3)));
             let bias = W::Dot::start(epilogue.bias.as_ptr().add(columns.0));
             for (i, row) in sums.iter_mut().enumerate() {
                 row[0] = W::quarter(W::add_sums(row[0], m2[i]), bias);
@@ -278,6 +278,17 @@ unsafe fn outputs<W: Winograd>(panel: &Panel<'_>) {
                 }
             }
         }
+    }
+}
+
+/// The column of `Aᵀ M` that belongs to the column of M at `products`.
+#[inline(always)]
+unsafe fn output_column<W: Winograd>(products: *const i32) -> [Acc<W>; 2] {
+    // SAFETY: four points of a tile; the caller grants the features.
+    unsafe {
+        let m = |y: usize| W::Dot::start(products.add(4 * y * NR));
+        let (m0, m1, m2, m3) = (m(0), m(1), m(2), m(3));
+        [W::add_sums(m0, W::add_sums(m1, m2)), W::sub_sums(W::sub_sums(m1, m2), m3)]
     }
 }
 
