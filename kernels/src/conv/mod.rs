@@ -69,15 +69,8 @@ pub struct ConvWeights {
 pub enum Algorithm {
     /// As the definition does.
     Direct,
-    /// By Winograd's F(2×2, 3×3), where that applies and the ISA has it.
+    /// By Winograd's F(2×2, 3×3), which is faster wherever it applies; elsewhere as the definition does.
     Winograd,
-}
-
-impl Algorithm {
-    /// The faster one for weights of this shape, where there is a choice.
-    fn of(shape: &ConvWeights) -> Self {
-        if shape.in_c_per_group >= 32 && shape.out_c >= 32 { Self::Winograd } else { Self::Direct }
-    }
 }
 
 /// Convolution weights packed for one ISA, for images of any size. Immutable and shareable.
@@ -127,8 +120,7 @@ impl PackedConv {
         w_zero: Option<&[i32]>,
         a_sign: Sign,
     ) -> Result<Self, KernelError> {
-        let algorithm = Algorithm::of(&shape);
-        Self::pack_with(cpu, weights, shape, w_zero, a_sign, algorithm)
+        Self::pack_with(cpu, weights, shape, w_zero, a_sign, Algorithm::Winograd)
     }
 
     /// [`Self::pack`] for the given algorithm.

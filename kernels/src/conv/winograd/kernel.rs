@@ -13,23 +13,25 @@ use crate::{
 pub(super) const POINTS: usize = 16;
 
 /// 16 sums of products.
-type Acc<W> = <<W as Winograd>::Dot as Dot>::Acc;
+pub(super) type Acc<W> = <<W as Winograd>::Dot as Dot>::Acc;
 
 /// The vector operations of one ISA.
 ///
 /// # Safety
 /// Every method requires that the ISA's target features are supported; pointers must be valid for what is said.
 /// Methods are `#[inline(always)]` and take the features of the entry point they end up in.
-pub(super) trait Winograd {
+pub(super) trait Winograd: Sized {
     /// Products of i16 pairs, and the epilogue.
     type Dot: Dot<A = i16>;
     /// Some i16.
     type Values: Copy;
     /// How many.
     const LANES: usize;
+    /// The most tiles that are multiplied at a time, up to 6.
+    const MR: usize;
 
-    /// The values of so many bytes.
-    unsafe fn widen(bytes: *const u8, sign: Sign) -> Self::Values;
+    /// The values of so many bytes, which are signed if `S8`.
+    unsafe fn widen<const S8: bool>(bytes: *const u8) -> Self::Values;
     /// `a + b`
     unsafe fn add(a: Self::Values, b: Self::Values) -> Self::Values;
     /// `a − b`
@@ -39,6 +41,25 @@ pub(super) trait Winograd {
 
     /// Loads the weights of 16 columns and KR channels.
     unsafe fn weights(b: *const i16) -> <Self::Dot as Dot>::B;
+    /// Adds the products of `groups` groups of KR channels of MR tiles and a panel.
+    #[inline(always)]
+    unsafe fn accumulate<const MR: usize>(
+        acc: &mut [Acc<Self>; MR],
+        a: Strided<i16>,
+        b: *const i16,
+        groups: usize,
+    ) {
+        for g in 0..groups {
+            let k = g * Self::Dot::KR;
+            // SAFETY: the caller grants so many groups, and the features.
+            unsafe {
+                let b = Self::weights(b.add(k * NR));
+                for_each_row!(r < MR {
+                    acc[r] = Self::Dot::dot(acc[r], Self::Dot::splat(a.at(r, k)), b);
+                });
+            }
+        }
+    }
 
     /// `a + b` modulo 2³²
     unsafe fn add_sums(a: Acc<Self>, b: Acc<Self>) -> Acc<Self>;
@@ -69,13 +90,21 @@ impl Tiles<'_> {
     /// Where the 4×4 pixels of a tile are.
     #[inline(always)]
     fn pixels(&self, tile: usize) -> [[*const u8; 4]; 4] {
-        let [top, left] = [2 * (tile / self.across), 2 * (tile % self.across)];
+        let Self { image, size: [height, width], channels, pads, .. } = *self;
+        let top = (2 * (tile / self.across)).wrapping_sub(pads[0]);
+        let left = (2 * (tile % self.across)).wrapping_sub(pads[1]);
+        if top < height.saturating_sub(3) && left < width.saturating_sub(3) {
+            let first = image[(top * width + left) * channels..].as_ptr();
+            return std::array::from_fn(|i| {
+                std::array::from_fn(|j| first.wrapping_add((i * width + j) * channels))
+            });
+        }
         std::array::from_fn(|i| {
-            let y = (top + i).wrapping_sub(self.pads[0]);
+            let y = top.wrapping_add(i);
             std::array::from_fn(|j| {
-                let x = (left + j).wrapping_sub(self.pads[1]);
-                if y < self.size[0] && x < self.size[1] {
-                    self.image[(y * self.size[1] + x) * self.channels..].as_ptr()
+                let x = left.wrapping_add(j);
+                if y < height && x < width {
+                    image[(y * width + x) * channels..].as_ptr()
                 } else {
                     self.padding.as_ptr()
                 }
@@ -136,6 +165,8 @@ impl WinogradSet {
         match cpu.isa() {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => Some(&super::x86_avx2::SET),
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Isa::Neon => Some(&super::arm_neon::SET),
             _ => None,
         }
     }
@@ -152,7 +183,24 @@ pub(super) unsafe fn transform<W: Winograd>(
     row: usize,
     point: usize,
 ) {
-    let (channels, sign) = (tiles.channels, tiles.sign);
+    // SAFETY: same contract.
+    unsafe {
+        match tiles.sign {
+            Sign::U8 => inputs::<W, false>(tiles, to, row, point),
+            Sign::S8 => inputs::<W, true>(tiles, to, row, point),
+        }
+    }
+}
+
+/// `Bᵀ d B` of each tile, of bytes that are signed if `S8`.
+#[inline(always)]
+unsafe fn inputs<W: Winograd, const S8: bool>(
+    tiles: &Tiles<'_>,
+    to: *mut i16,
+    row: usize,
+    point: usize,
+) {
+    let channels = tiles.channels;
     for (t, tile) in tiles.tiles.clone().enumerate() {
         let pixels = tiles.pixels(tile);
         for c in (0..channels).step_by(W::LANES) {
@@ -168,12 +216,12 @@ pub(super) unsafe fn transform<W: Winograd>(
                 };
                 let add = |a: [_; 4], b: [_; 4]| std::array::from_fn(|i| W::add(a[i], b[i]));
                 let sub = |a: [_; 4], b: [_; 4]| std::array::from_fn(|i| W::sub(a[i], b[i]));
-                let (v0, v2) = (input_column::<W>(column(0), sign), input_column::<W>(column(2), sign));
+                let (v0, v2) = (input_column::<W, S8>(column(0)), input_column::<W, S8>(column(2)));
                 store(0, sub(v0, v2));
-                let v1 = input_column::<W>(column(1), sign);
+                let v1 = input_column::<W, S8>(column(1));
                 store(1, add(v1, v2));
                 store(2, sub(v2, v1));
-                store(3, sub(v1, input_column::<W>(column(3), sign)));
+                store(3, sub(v1, input_column::<W, S8>(column(3))));
             }
         }
     }
@@ -181,10 +229,10 @@ pub(super) unsafe fn transform<W: Winograd>(
 
 /// The column of `Bᵀ d` that belongs to a column of d.
 #[inline(always)]
-unsafe fn input_column<W: Winograd>(pixels: [*const u8; 4], sign: Sign) -> [W::Values; 4] {
+unsafe fn input_column<W: Winograd, const S8: bool>(pixels: [*const u8; 4]) -> [W::Values; 4] {
     // SAFETY: the caller grants LANES bytes of each pixel and the features.
     unsafe {
-        let [d0, d1, d2, d3] = pixels.map(|pixel| W::widen(pixel, sign));
+        let [d0, d1, d2, d3] = pixels.map(|pixel| W::widen::<S8>(pixel));
         [W::sub(d0, d2), W::add(d1, d2), W::sub(d2, d1), W::sub(d1, d3)]
     }
 }
@@ -204,7 +252,7 @@ pub(super) unsafe fn panel<W: Winograd>(panel: &Panel<'_>) {
             let b = panel.weights.add(p * weights);
             let mut done = 0;
             // As even as possible: a tile of one row is bound by loading weights.
-            for left in (1..=count.div_ceil(6)).rev() {
+            for left in (1..=count.div_ceil(W::MR)).rev() {
                 let rows = (count - done).div_ceil(left);
                 let a = Strided { first: a.at(done, 0), ..a };
                 let to = panel.products.add((done * POINTS + p) * NR);
@@ -233,16 +281,10 @@ unsafe fn multiply<W: Winograd, const MR: usize>(
     to: *mut i32,
 ) {
     const ZEROS: [i32; NR] = [0; NR];
-    let kr = W::Dot::KR;
     // SAFETY: `groups` groups of KR channels of MR rows and a panel, and the products' places.
     unsafe {
         let mut acc = [W::Dot::start(ZEROS.as_ptr()); MR];
-        for g in 0..groups {
-            let b = W::weights(b.add(g * kr * NR));
-            for_each_row!(r < MR {
-                acc[r] = W::Dot::dot(acc[r], W::Dot::splat(a.at(r, g * kr)), b);
-            });
-        }
+        W::accumulate(&mut acc, a, b, groups);
         for_each_row!(r < MR { W::Dot::store(acc[r], to.add(r * POINTS * NR)); });
     }
 }

@@ -25,6 +25,8 @@
 //!     for each tile:  Aᵀ M A / 4, and the epilogue
 //! ```
 
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod arm_neon;
 mod kernel;
 #[cfg(target_arch = "x86_64")]
 mod x86_avx2;

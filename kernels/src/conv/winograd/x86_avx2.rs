@@ -3,22 +3,20 @@
 use std::arch::x86_64::*;
 
 use super::kernel::{Winograd, WinogradSet, winograd_set};
-use crate::{epilogue::Sign, gemm::x86_avx2::Avx2};
+use crate::gemm::x86_avx2::Avx2;
 
 impl Winograd for Avx2 {
     type Dot = Self;
     type Values = __m256i;
     const LANES: usize = 16;
+    const MR: usize = 6;
 
     #[inline(always)]
-    unsafe fn widen(bytes: *const u8, sign: Sign) -> __m256i {
+    unsafe fn widen<const S8: bool>(bytes: *const u8) -> __m256i {
         // SAFETY: the caller grants 16 bytes and the features.
         unsafe {
             let bytes = _mm_loadu_si128(bytes.cast());
-            match sign {
-                Sign::U8 => _mm256_cvtepu8_epi16(bytes),
-                Sign::S8 => _mm256_cvtepi8_epi16(bytes),
-            }
+            if S8 { _mm256_cvtepi8_epi16(bytes) } else { _mm256_cvtepu8_epi16(bytes) }
         }
     }
 
