@@ -34,7 +34,7 @@ use self::{
     winograd::PackedWinograd,
 };
 pub use self::{
-    geometry::{ConvGeometry, ConvSpec},
+    geometry::{ConvGeometry, ConvSpec, ConvWeights},
     transpose::{ConvTranspose, ConvTransposeSpec, ConvTransposeWeights, PackedConvTranspose},
 };
 use crate::{
@@ -45,24 +45,6 @@ use crate::{
     gemm::{Core, PackedB, check_residual, expand_zero_points, kernel::KernelSet},
     par::{DisjointMut, Parallel, WorkerScratch, for_each_with_worker, for_macs},
 };
-
-/// The shape of convolution weights: `[out_c, in_c_per_group, kernel[0], kernel[1]]`, of `groups` groups; and the steps
-/// that they are packed for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ConvWeights {
-    /// Output channels, over all groups.
-    pub out_c: usize,
-    /// Input channels of one group.
-    pub in_c_per_group: usize,
-    /// Kernel height and width.
-    pub kernel: [usize; 2],
-    /// Groups, which divide `out_c`.
-    pub groups: usize,
-    /// Steps down and right.
-    pub strides: [usize; 2],
-    /// Distances between taps, down and right.
-    pub dilations: [usize; 2],
-}
 
 /// How a convolution multiplies; results are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -260,7 +242,8 @@ enum Form {
     /// One epilogue per matrix.
     Gemm(Vec<Epilogue>, Method),
     Depthwise(Depthwise),
-    Winograd(Epilogue),
+    /// With a pixel of padding.
+    Winograd(Epilogue, Vec<u8>),
 }
 
 /// Where the GEMM's rows come from.
@@ -324,7 +307,8 @@ impl Conv {
                 Form::Depthwise(Depthwise::new(&geometry, packed, bias, pad_value, output)?)
             }
             PackedForm::Winograd(_) => {
-                Form::Winograd(Epilogue::new(spec.out_c, bias.to_vec(), None, output)?)
+                let epilogue = Epilogue::new(spec.out_c, bias.to_vec(), None, output)?;
+                Form::Winograd(epilogue, vec![pad_value; spec.in_c])
             }
         };
         Ok(Self { geometry, packed, pad_value, form })
@@ -352,7 +336,7 @@ impl Conv {
             (Form::Depthwise(depthwise), _) => {
                 return depthwise.scratch_bytes(&self.geometry, threads);
             }
-            (Form::Winograd(_), PackedForm::Winograd(packed)) => {
+            (Form::Winograd(..), PackedForm::Winograd(packed)) => {
                 packed.scratch_bytes(&self.geometry, threads)
             }
             _ => 0,
@@ -379,7 +363,7 @@ impl Conv {
         let some_epilogue = match &self.form {
             Form::Gemm(epilogues, _) => epilogues.first(),
             Form::Depthwise(depthwise) => Some(depthwise.epilogue()),
-            Form::Winograd(epilogue) => Some(epilogue),
+            Form::Winograd(epilogue, _) => Some(epilogue),
         };
         let Some(epilogue) = some_epilogue else { return Ok(()) };
         let y = y.into_bytes(epilogue)?;
@@ -417,8 +401,8 @@ impl Conv {
             (Form::Depthwise(depthwise), PackedForm::Depthwise(packed)) => {
                 depthwise.run(geometry, packed, par, x, residual, y, scratch);
             }
-            (Form::Winograd(epilogue), PackedForm::Winograd(packed)) => {
-                packed.run(geometry, epilogue, self.pad_value, par, x, residual, y, scratch);
+            (Form::Winograd(epilogue, padding), PackedForm::Winograd(packed)) => {
+                packed.run(geometry, epilogue, padding, par, x, residual, y, scratch);
             }
             _ => unreachable!("a convolution has the form of its packed weights"),
         }

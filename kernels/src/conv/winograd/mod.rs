@@ -39,7 +39,10 @@ use crate::{
     Cpu, KernelError,
     epilogue::{Epilogue, NR, Sign, TileOut},
     error::checked_product,
-    gemm::pack::{ALIGN, AlignedBytes},
+    gemm::{
+        check_k,
+        pack::{ALIGN, AlignedBytes},
+    },
     par::{DisjointMut, Parallel, TASK_MACS, WorkerScratch, for_each_with_worker, for_macs},
 };
 
@@ -70,6 +73,9 @@ pub(super) struct PackedWinograd {
 impl PackedWinograd {
     /// Transforms `weights`, of checked length and with one zero point per output channel or none; or nothing if the
     /// ISA has no such kernels or the convolution is not one for them.
+    ///
+    /// # Errors
+    /// If the kernel is larger than what the definition is computed for.
     pub(super) fn pack(
         cpu: Cpu,
         weights: &[i8],
@@ -85,6 +91,7 @@ impl PackedWinograd {
         {
             return Ok(None);
         }
+        check_k(9 * in_c, a_sign, w_zero.unwrap_or_default())?;
         let value = |o: usize, c: usize, tap: usize| {
             i32::from(weights[(o * in_c + c) * 9 + tap]) - w_zero.map_or(0, |z| z[o])
         };
@@ -170,13 +177,14 @@ impl PackedWinograd {
         self.block_bytes(self.split(geometry, threads).block)
     }
 
-    /// Computes `y` from `x`, all of checked length; `epilogue` is that of all output channels.
+    /// Computes `y` from `x`, all of checked length; `epilogue` is that of all output channels, `padding` a pixel outside
+    /// the image.
     #[allow(clippy::too_many_arguments, reason = "the checked arguments of `Conv::run`, and how")]
     pub(super) fn run(
         &self,
         geometry: &ConvGeometry,
         epilogue: &Epilogue,
-        pad_value: u8,
+        padding: &[u8],
         par: &dyn Parallel,
         x: &[u8],
         residual: Option<&[u8]>,
@@ -185,11 +193,11 @@ impl PackedWinograd {
     ) {
         let ConvSpec { batch, in_h, in_w, in_c, out_c, pads, .. } = *geometry.spec();
         let (out_h, out_w) = (geometry.out_h(), geometry.out_w());
-        assert!(in_c == self.in_c && out_c == self.out_c && epilogue.n() == out_c);
+        assert!(in_c == self.in_c && padding.len() == in_c);
+        assert!(out_c == self.out_c && epilogue.n() == out_c);
         let split = self.split(geometry, par.threads());
         let element = epilogue.element_bytes();
         let ldc = out_c * element;
-        let padding = vec![pad_value; in_c];
         let bytes = self.block_bytes(split.block);
         let per_worker = WorkerScratch::new(scratch, bytes, par.threads().max(1));
         let y = DisjointMut::new(y);
@@ -216,7 +224,7 @@ impl PackedWinograd {
                 size: [in_h, in_w],
                 channels: in_c,
                 pads: [pads[0], pads[1]],
-                padding: &padding,
+                padding,
                 sign: self.a_sign,
                 across: split.across,
                 tiles: 0..0,
