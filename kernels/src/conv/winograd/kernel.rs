@@ -27,7 +27,7 @@ pub(super) trait Winograd: Sized {
     type Values: Copy;
     /// How many.
     const LANES: usize;
-    /// The most tiles that are multiplied at a time, up to 6.
+    /// The most tiles that are multiplied at a time, up to 12.
     const MR: usize;
 
     /// The values of so many bytes, which are signed if `S8`.
@@ -165,6 +165,8 @@ impl WinogradSet {
         match cpu.isa() {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => Some(&super::x86_avx2::SET),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bw => Some(&super::x86_avx512bw::SET),
             #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
             Isa::Neon => Some(&super::arm_neon::SET),
             _ => None,
@@ -256,14 +258,15 @@ pub(super) unsafe fn panel<W: Winograd>(panel: &Panel<'_>) {
                 let rows = (count - done).div_ceil(left);
                 let a = Strided { first: a.at(done, 0), ..a };
                 let to = panel.products.add((done * POINTS + p) * NR);
-                match rows {
-                    6 => multiply::<W, 6>(a, b, panel.groups, to),
-                    5 => multiply::<W, 5>(a, b, panel.groups, to),
-                    4 => multiply::<W, 4>(a, b, panel.groups, to),
-                    3 => multiply::<W, 3>(a, b, panel.groups, to),
-                    2 => multiply::<W, 2>(a, b, panel.groups, to),
-                    _ => multiply::<W, 1>(a, b, panel.groups, to),
+                macro_rules! multiply {
+                    ($($mr:literal)+) => {
+                        match rows {
+                            $($mr if $mr <= W::MR => multiply::<W, $mr>(a, b, panel.groups, to),)+
+                            _ => unreachable!("there are at most MR rows"),
+                        }
+                    };
                 }
+                multiply!(1 2 3 4 5 6 7 8 9 10 11 12);
                 done += rows;
             }
         }

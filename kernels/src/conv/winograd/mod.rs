@@ -30,6 +30,8 @@ mod arm_neon;
 mod kernel;
 #[cfg(target_arch = "x86_64")]
 mod x86_avx2;
+#[cfg(target_arch = "x86_64")]
+mod x86_avx512bw;
 
 use std::ops::Range;
 
