@@ -69,11 +69,12 @@ def cycles(instructions, cpu):
 def multiplies(instructions):
     """The multiplying instructions with independent operands."""
     kept = [text for text in instructions if re.match(MULTIPLIES, text.split()[0])]
-    free = collections.deque(range(28))
+    # Factors by element of 16 bits can be the first 16 registers only.
+    free = collections.deque([*range(15), *range(16, 28)])
     independent = []
     for text in kept:
         free.rotate(-1)
-        registers = iter([free[0], 28, 29])
+        registers = iter([free[0], 28, 15])
         independent.append(re.sub(r"\bv\d+\.", lambda _: f"v{next(registers)}.", text))
     return independent
 
