@@ -142,7 +142,7 @@ impl PackedWinograd {
     /// the points of a tile do not meet in one set of L1.
     fn point(&self, tiles: usize) -> usize {
         const LINE: usize = ALIGN / size_of::<i16>();
-        (tiles * self.row() / LINE | 1) * LINE
+        ((tiles * self.row() / LINE) | 1) * LINE
     }
 
     fn panels(&self) -> usize {
