@@ -18,7 +18,7 @@ use common::{best_seconds, output, vector_peak_gops};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use requant_kernels::{
     Cpu,
-    conv::{Conv, ConvGeometry, ConvSpec, ConvWeights, PackedConv},
+    conv::{Conv, ConvGeometry, ConvSpec, PackedConv},
     epilogue::{OutSlice, Sign},
     par::{Parallel, RayonPool, Serial},
 };
@@ -98,12 +98,7 @@ impl Layer {
 
     fn conv<'a>(&self, cpu: Cpu, par: &'a dyn Parallel) -> impl FnMut() + use<'a> {
         let geometry = self.geometry();
-        let shape = ConvWeights {
-            out_c: self.out_c(),
-            in_c_per_group: 1,
-            kernel: [self.kernel; 2],
-            groups: self.channels,
-        };
+        let shape = geometry.spec().weights();
         let len = shape.out_c * self.kernel * self.kernel;
         let weights: Vec<i8> = (0..len).map(|i| ((i * 37) >> 2) as i8).collect();
         let packed = PackedConv::pack(cpu, &weights, shape, None, Sign::U8).unwrap();

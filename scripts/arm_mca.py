@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The inner loops of the Arm GEMM kernels, judged by llvm-mca's scheduling models where no Arm machine is at hand.
+"""The inner loops of the Arm kernels of matrix products, judged by llvm-mca's scheduling models where no Arm machine is at hand.
 
 Builds the kernels for aarch64, cuts the k loop of every tile out of the assembly, and compares its cycles per
 iteration with those of its multiplying instructions alone (the same ones, made independent of each other, without
@@ -20,6 +20,8 @@ KERNELS = {
     "gemm::arm_dotprod": ("sdot", 16, ["neoverse-n1", "cortex-a76", "neoverse-v1", "cortex-a55"]),
     "gemm::arm_i8mm": ("smmla", 32, ["neoverse-v1", "neoverse-n2"]),
     "gemm::arm_neon": ("smull|smlal", 8, ["cortex-a55", "cortex-a76", "cortex-a72", "cortex-a53"]),
+    # 16 multiplications of Winograd are worth 36.
+    "conv::winograd::arm_neon": ("smlal", 9, ["cortex-a55", "cortex-a76", "cortex-a72", "cortex-a53"]),
 }
 MULTIPLIES = r"(sdot|smmla|smull2?|smlal2?|sadalp)$"
 
@@ -67,11 +69,12 @@ def cycles(instructions, cpu):
 def multiplies(instructions):
     """The multiplying instructions with independent operands."""
     kept = [text for text in instructions if re.match(MULTIPLIES, text.split()[0])]
-    free = collections.deque(range(28))
+    # Factors by element of 16 bits can be the first 16 registers only.
+    free = collections.deque([*range(15), *range(16, 28)])
     independent = []
     for text in kept:
         free.rotate(-1)
-        registers = iter([free[0], 28, 29])
+        registers = iter([free[0], 28, 15])
         independent.append(re.sub(r"\bv\d+\.", lambda _: f"v{next(registers)}.", text))
     return independent
 
@@ -91,7 +94,7 @@ def main():
         rows = []
         for function, body in longest.items():
             count = sum(bool(re.match(rf"({mnemonic})2?\s", text)) for text in body)
-            if mangled in function and "3SET3run" in function and count:
+            if mangled in function and re.search("3SET(3run|5panel)", function) and count:
                 rows.append((count, "symmetric" in function, body))
         for count, symmetric, body in sorted(rows, key=lambda row: (-row[0], -len(row[2]))):
             name = f"`{module}`" + (", no weight −128" if symmetric else "")

@@ -9,7 +9,7 @@ use int8_common::*;
 use proptest::prelude::*;
 use requant_kernels::{
     Cpu,
-    conv::{Conv, ConvGeometry, ConvSpec, ConvWeights, PackedConv},
+    conv::{Algorithm, Conv, ConvGeometry, ConvSpec, ConvWeights, PackedConv},
     epilogue::{OutSlice, Output, Requantize, Residual, Sign},
     par::{Parallel, Serial},
     testing::{Flush, Guarded},
@@ -26,15 +26,6 @@ struct Problem {
     pad_value: u8,
     output: Output,
     residual: Vec<u8>,
-}
-
-fn shape(spec: &ConvSpec) -> ConvWeights {
-    ConvWeights {
-        out_c: spec.out_c,
-        in_c_per_group: spec.in_c / spec.groups,
-        kernel: spec.kernel,
-        groups: spec.groups,
-    }
 }
 
 impl Problem {
@@ -81,13 +72,22 @@ impl Problem {
     }
 
     fn check(&self, cpu: Cpu, par: &dyn Parallel, expected: &[u32]) {
+        for algorithm in [Algorithm::Direct, Algorithm::Winograd] {
+            let w_zero = self.w_zero.as_deref();
+            let weights = self.spec.weights();
+            let packed =
+                PackedConv::pack_with(cpu, &self.w, weights, w_zero, self.sign, algorithm).unwrap();
+            if packed.algorithm() == algorithm {
+                self.check_packed(packed, cpu, par, expected);
+            }
+        }
+    }
+
+    fn check_packed(&self, packed: PackedConv, cpu: Cpu, par: &dyn Parallel, expected: &[u32]) {
         let geometry = ConvGeometry::new(self.spec).unwrap();
         assert_eq!(expected.len(), geometry.output_len());
-        let packed =
-            PackedConv::pack(cpu, &self.w, shape(&self.spec), self.w_zero.as_deref(), self.sign)
-                .unwrap();
-        let conv = Conv::new(geometry, Arc::new(packed), &self.bias, self.pad_value, &self.output)
-            .unwrap();
+        let (algorithm, packed) = (packed.algorithm(), Arc::new(packed));
+        let conv = Conv::new(geometry, packed, &self.bias, self.pad_value, &self.output).unwrap();
         let mut scratch = vec![0x33; conv.scratch_bytes(par.threads())];
         let residual = adds_residual(&self.output).then_some(&*self.residual);
         let y = with_output(&self.output, expected.len(), |y| {
@@ -95,7 +95,8 @@ impl Problem {
         });
         for (i, &expected) in expected.iter().enumerate() {
             let (isa, threads) = (cpu.isa(), par.threads());
-            assert_eq!(bits(&y, i), expected, "element {i} on {isa} with {threads} threads");
+            let how = format!("{algorithm:?} on {isa} with {threads} threads");
+            assert_eq!(bits(&y, i), expected, "element {i}, {how}");
         }
     }
 
@@ -224,6 +225,29 @@ proptest! {
     }
 }
 
+/// Convolutions that Winograd is for: odd and even sizes, some smaller than a tile, channels around the sizes of vectors.
+fn unit_stride() -> impl Strategy<Value = Problem> {
+    let pads = (0usize..4, 0usize..4, 0usize..4, 0usize..4).prop_map(|(a, b, c, d)| [a, b, c, d]);
+    let channels = prop_oneof![8usize..50, Just(64), Just(127)];
+    (1usize..3, 1usize..15, 1usize..15, channels, 1usize..40, pads)
+        .prop_filter_map("the kernel fits", |(batch, in_h, in_w, in_c, out_c, pads)| {
+            let spec = ConvSpec {
+                batch,
+                in_h,
+                in_w,
+                in_c,
+                out_c,
+                kernel: [3, 3],
+                strides: [1, 1],
+                dilations: [1, 1],
+                pads,
+                groups: 1,
+            };
+            ConvGeometry::new(spec).ok().map(|_| spec)
+        })
+        .prop_flat_map(with_data)
+}
+
 proptest! {
     #![proptest_config(config(60))]
 
@@ -235,6 +259,15 @@ proptest! {
                 .prop_map(|(i, o, g)| (i * g, o * g, g))
         )
     ) {
+        problem.check_everywhere();
+    }
+}
+
+proptest! {
+    #![proptest_config(config(300))]
+
+    #[test]
+    fn unit_stride_convolutions_match_the_definition(problem in unit_stride()) {
         problem.check_everywhere();
     }
 }
@@ -289,6 +322,7 @@ fn larger() -> impl Strategy<Value = Problem> {
         Just(spec(3, 1, 70, 140, 1)),
         Just(spec(3, 2, 64, 48, 1)),
         Just(spec(3, 1, 128, 100, 2)),
+        Just(spec(3, 1, 16, 200, 1)),
         Just(spec(3, 2, 128, 128, 32)),
         Just(line),
         Just(ConvSpec { dilations: [1, 2], ..line }),
@@ -347,6 +381,10 @@ fn no_kernel_touches_memory_beyond_its_operands() {
         spec(32, 32, 8, 3, 0, 1),
         spec(64, 33, 1, 3, 1, 1),
         spec(36, 20, 1, 3, 0, 1),
+        spec(8, 16, 1, 3, 0, 1),
+        spec(16, 1, 1, 3, 0, 1),
+        spec(19, 35, 1, 3, 1, 1),
+        spec(33, 32, 1, 3, 0, 1),
     ] {
         let geometry = ConvGeometry::new(spec).unwrap();
         let k = spec.in_c / spec.groups * spec.kernel[0] * spec.kernel[1];
@@ -369,7 +407,7 @@ fn no_kernel_touches_memory_beyond_its_operands() {
                         };
                         let weights = vec![1; spec.out_c * k];
                         let packed =
-                            PackedConv::pack(cpu, &weights, shape(&spec), Some(&[zero]), sign)
+                            PackedConv::pack(cpu, &weights, spec.weights(), Some(&[zero]), sign)
                                 .unwrap();
                         let packed = Arc::new(packed);
                         let bias = vec![40 - 3 * k as i32 * (1 - zero); spec.out_c];
@@ -403,6 +441,60 @@ fn no_kernel_touches_memory_beyond_its_operands() {
     }
 }
 
+/// A 3×3 convolution of unit stride whose every byte is `x` and whose weights are `w` times a tap's.
+fn constant(in_c: usize, image: [usize; 2], x: u8, w: i8, taps: [i8; 9]) -> Problem {
+    let spec = ConvSpec {
+        batch: 1,
+        in_h: image[0],
+        in_w: image[1],
+        in_c,
+        out_c: 2,
+        kernel: [3, 3],
+        strides: [1, 1],
+        dilations: [1, 1],
+        pads: [0, 1, 1, 0],
+        groups: 1,
+    };
+    let len = spec.in_h * spec.in_w * in_c;
+    Problem {
+        spec,
+        sign: Sign::U8,
+        x: vec![x; len],
+        w: (0..2 * in_c).flat_map(|_| taps.map(|tap| w * tap)).collect(),
+        w_zero: None,
+        bias: vec![7, -7],
+        pad_value: 255,
+        output: Output::I32,
+        residual: Vec::new(),
+    }
+}
+
+#[test]
+fn sums_that_four_times_would_overflow_are_computed_directly() {
+    let algorithm = |problem: &Problem, cpu| {
+        let (weights, zero) = (problem.spec.weights(), problem.w_zero.as_deref());
+        PackedConv::pack(cpu, &problem.w, weights, zero, problem.sign).unwrap().algorithm()
+    };
+    let has_winograd = |cpu| algorithm(&constant(16, [3, 3], 0, 1, [1; 9]), cpu);
+    for (in_c, w_zero, fits) in
+        [(1827, 0, true), (1828, 0, false), (913, 128, true), (914, 128, false)]
+    {
+        let mut problem = constant(in_c, [4, 5], 255, -128, [1; 9]);
+        problem.w_zero = Some(vec![w_zero]);
+        problem.check_everywhere();
+        for cpu in cpus() {
+            let expected = if fits { has_winograd(cpu) } else { Algorithm::Direct };
+            assert_eq!(algorithm(&problem, cpu), expected, "{in_c} channels on {}", cpu.isa());
+        }
+    }
+    // What is too large for the definition is so everywhere.
+    let problem = constant(7311, [3, 3], 0, 1, [0; 9]);
+    for cpu in cpus() {
+        let packed = PackedConv::pack(cpu, &problem.w, problem.spec.weights(), None, Sign::U8);
+        assert!(packed.is_err(), "on {}", cpu.isa());
+    }
+}
+
 #[test]
 fn what_does_not_fit_together_is_refused() {
     let cpu = Cpu::detect();
@@ -422,14 +514,20 @@ fn what_does_not_fit_together_is_refused() {
     let pack = |len, shape, zero: Option<&[i32]>| {
         PackedConv::pack(cpu, &vec![0; len], shape, zero, Sign::U8)
     };
-    assert!(pack(53, shape(&spec), None).is_err());
-    assert!(pack(54, ConvWeights { groups: 0, ..shape(&spec) }, None).is_err());
-    assert!(pack(54, ConvWeights { groups: 2, ..shape(&spec) }, None).is_err());
-    assert!(pack(0, ConvWeights { kernel: [0, 3], ..shape(&spec) }, None).is_err());
-    assert!(pack(54, shape(&spec), Some(&[1, 2])).is_err());
-    let packed = Arc::new(pack(54, shape(&spec), None).unwrap());
-    let other = ConvGeometry::new(ConvSpec { kernel: [1, 3], ..spec }).unwrap();
-    assert!(Conv::new(other, packed.clone(), &[0; 3], 0, &Output::I32).is_err());
+    assert!(pack(53, spec.weights(), None).is_err());
+    assert!(pack(54, ConvWeights { groups: 0, ..spec.weights() }, None).is_err());
+    assert!(pack(54, ConvWeights { groups: 2, ..spec.weights() }, None).is_err());
+    assert!(pack(0, ConvWeights { kernel: [0, 3], ..spec.weights() }, None).is_err());
+    assert!(pack(54, spec.weights(), Some(&[1, 2])).is_err());
+    let packed = Arc::new(pack(54, spec.weights(), None).unwrap());
+    for other in [
+        ConvSpec { kernel: [1, 3], ..spec },
+        ConvSpec { strides: [2, 1], ..spec },
+        ConvSpec { dilations: [1, 2], ..spec },
+    ] {
+        let other = ConvGeometry::new(other).unwrap();
+        assert!(Conv::new(other, packed.clone(), &[0; 3], 0, &Output::I32).is_err());
+    }
     assert!(Conv::new(geometry, packed.clone(), &[0; 2], 0, &Output::I32).is_err());
     let conv = Conv::new(geometry, packed, &[0; 3], 0, &Output::I32).unwrap();
     let mut scratch = vec![0; conv.scratch_bytes(1)];

@@ -6,7 +6,7 @@ use super::{Builder, Place, Reason, Site, float, movement};
 use crate::exec::step::{Kernel, ProductResult};
 use crate::infer;
 use requant_ir::{ConvAttrs, DType, Layout, Op, Padding, QOut, Residual};
-use requant_kernels::conv::{Conv, ConvGeometry, ConvSpec, ConvWeights};
+use requant_kernels::conv::{Conv, ConvGeometry, ConvSpec};
 
 pub(super) fn lower(b: &mut Builder<'_>, site: &Site<'_>) -> Result<(), Reason> {
     match site.op {
@@ -29,7 +29,7 @@ fn integer(
     let window = Window::of_conv(attrs, &site.dims(0)?, &site.dims(1)?)?;
     let (x_sign, x_scale, x_zero) = affine8(&site.ty(0)?.elem)?;
     let (weights, w_scales) = constant_weights(site, 1)?;
-    let packed = b.target.weights.conv(b.target.cpu, &weights, window.weights(), x_sign)?;
+    let packed = b.target.weights.conv(b.target.cpu, &weights, window.spec.weights(), x_sign)?;
     let bias = folded_bias(site, 2, x_zero, zero_folded, &packed.weight_sums())?;
     let residual_ty = if residual.is_some() { Some(&site.ty(3)?.elem) } else { None };
     let output = accumulator(x_scale, w_scales, out, residual.zip(residual_ty))?;
@@ -143,11 +143,6 @@ impl Window {
             },
             layout,
         })
-    }
-
-    pub(super) fn weights(&self) -> ConvWeights {
-        let ConvSpec { in_c, out_c, kernel, groups, .. } = self.spec;
-        ConvWeights { out_c, in_c_per_group: in_c / groups.max(1), kernel, groups }
     }
 
     pub(super) fn macs(&self, geometry: &ConvGeometry) -> u64 {

@@ -28,6 +28,33 @@ pub struct ConvSpec {
     pub groups: usize,
 }
 
+impl ConvSpec {
+    /// The weights that it is for.
+    pub fn weights(&self) -> ConvWeights {
+        let Self { in_c, out_c, kernel, strides, dilations, groups, .. } = *self;
+        let in_c_per_group = in_c / groups.max(1);
+        ConvWeights { out_c, in_c_per_group, kernel, groups, strides, dilations }
+    }
+}
+
+/// The shape of convolution weights: `[out_c, in_c_per_group, kernel[0], kernel[1]]`, of `groups` groups; and the steps
+/// that they are packed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ConvWeights {
+    /// Output channels, over all groups.
+    pub out_c: usize,
+    /// Input channels of one group.
+    pub in_c_per_group: usize,
+    /// Kernel height and width.
+    pub kernel: [usize; 2],
+    /// Groups, which divide `out_c`.
+    pub groups: usize,
+    /// Steps down and right.
+    pub strides: [usize; 2],
+    /// Distances between taps, down and right.
+    pub dilations: [usize; 2],
+}
+
 /// A [`ConvSpec`] of which every size is known to be sound, with the size of its result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ConvGeometry {

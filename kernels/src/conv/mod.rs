@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | 1×1, stride 1, no padding, 1 group | GEMM on the activations in place |
 //! | one input channel per group | depthwise kernels |
+//! | 3×3, stride 1, 1 group, ISAs without dot products of bytes | Winograd's F(2×2, 3×3) |
 //! | any other | GEMM tiles over a band of padded input rows, or over the image itself where nothing is padded |
 //! | dilated kernel rows of odd channels, ISAs without such tiles | im2col of a block of pixels, then GEMM |
 //! | the same as the last but one, enough of it for tile registers | im2col, whose patches start at cache lines |
@@ -21,6 +22,7 @@ mod im2col;
 pub(crate) mod kernel;
 mod spread;
 mod transpose;
+mod winograd;
 
 use std::{fmt, ops::Range, sync::Arc};
 
@@ -29,9 +31,10 @@ use self::{
     im2col::{BlockSize, Patches},
     kernel::{band_block, spread_block},
     spread::Spread,
+    winograd::PackedWinograd,
 };
 pub use self::{
-    geometry::{ConvGeometry, ConvSpec},
+    geometry::{ConvGeometry, ConvSpec, ConvWeights},
     transpose::{ConvTranspose, ConvTransposeSpec, ConvTransposeWeights, PackedConvTranspose},
 };
 pub(crate) use self::{
@@ -51,17 +54,13 @@ use crate::{
     },
 };
 
-/// The shape of convolution weights: `[out_c, in_c_per_group, kernel[0], kernel[1]]`, of `groups` groups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ConvWeights {
-    /// Output channels, over all groups.
-    pub out_c: usize,
-    /// Input channels of one group.
-    pub in_c_per_group: usize,
-    /// Kernel height and width.
-    pub kernel: [usize; 2],
-    /// Groups, which divide `out_c`.
-    pub groups: usize,
+/// How a convolution multiplies; results are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Algorithm {
+    /// As the definition does.
+    Direct,
+    /// By Winograd's F(2×2, 3×3), which is faster wherever it applies; elsewhere as the definition does.
+    Winograd,
 }
 
 /// Convolution weights packed for one ISA, for images of any size. Immutable and shareable.
@@ -83,6 +82,7 @@ enum PackedForm {
         spread: Option<Spread>,
     },
     Depthwise(PackedDepthwise),
+    Winograd(PackedWinograd),
 }
 
 impl fmt::Debug for PackedForm {
@@ -90,12 +90,13 @@ impl fmt::Debug for PackedForm {
         f.write_str(match self {
             Self::Gemm { .. } => "Gemm",
             Self::Depthwise(_) => "Depthwise",
+            Self::Winograd(_) => "Winograd",
         })
     }
 }
 
 impl PackedConv {
-    /// Packs `weights`, in OIHW order of the given shape, for activations of `a_sign`.
+    /// Packs `weights`, in OIHW order of the given shape, for activations of `a_sign`, by the algorithm that is fastest.
     ///
     /// `w_zero` holds the weights' zero points, one per output channel or one for all; without it they are zero.
     ///
@@ -109,7 +110,22 @@ impl PackedConv {
         w_zero: Option<&[i32]>,
         a_sign: Sign,
     ) -> Result<Self, KernelError> {
-        let ConvWeights { out_c, in_c_per_group: in_c, kernel: [kh, kw], groups } = shape;
+        Self::pack_with(cpu, weights, shape, w_zero, a_sign, Algorithm::Winograd)
+    }
+
+    /// [`Self::pack`] for the given algorithm.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn pack_with(
+        cpu: Cpu,
+        weights: &[i8],
+        shape: ConvWeights,
+        w_zero: Option<&[i32]>,
+        a_sign: Sign,
+        algorithm: Algorithm,
+    ) -> Result<Self, KernelError> {
+        let ConvWeights { out_c, in_c_per_group: in_c, kernel: [kh, kw], groups, .. } = shape;
         if groups == 0 || out_c % groups != 0 {
             return Err(KernelError::invalid(
                 "number of groups",
@@ -123,6 +139,12 @@ impl PackedConv {
         let k = checked_product("patch", &[kh, kw, in_c])?;
         check_len("weights", weights.len(), checked_product("weights", &[out_c, k])?)?;
         let w_zero = expand_zero_points(w_zero, out_c)?;
+        let winograd = || match algorithm {
+            Algorithm::Direct => Ok(None),
+            Algorithm::Winograd => {
+                PackedWinograd::pack(cpu, weights, shape, w_zero.as_deref(), a_sign)
+            }
+        };
         let form = if in_c == 1 && groups > 1 {
             PackedForm::Depthwise(PackedDepthwise::pack(
                 cpu,
@@ -132,6 +154,8 @@ impl PackedConv {
                 w_zero.as_deref(),
                 a_sign,
             )?)
+        } else if let Some(packed) = winograd()? {
+            PackedForm::Winograd(packed)
         } else {
             let set = KernelSet::of(cpu);
             let n = out_c / groups;
@@ -184,11 +208,20 @@ impl PackedConv {
         self.a_sign
     }
 
+    /// How it multiplies.
+    pub fn algorithm(&self) -> Algorithm {
+        match self.form {
+            PackedForm::Winograd(_) => Algorithm::Winograd,
+            _ => Algorithm::Direct,
+        }
+    }
+
     /// Bytes of memory held.
     pub fn bytes(&self) -> usize {
         match &self.form {
             PackedForm::Gemm { matrices, .. } => matrices.iter().map(PackedB::bytes).sum(),
             PackedForm::Depthwise(packed) => packed.bytes(),
+            PackedForm::Winograd(packed) => packed.bytes(),
         }
     }
 
@@ -197,6 +230,7 @@ impl PackedConv {
         match &self.form {
             PackedForm::Gemm { sums, .. } => sums.clone(),
             PackedForm::Depthwise(packed) => packed.weight_sums().to_vec(),
+            PackedForm::Winograd(packed) => packed.sums.clone(),
         }
     }
 }
@@ -221,6 +255,8 @@ enum Form {
     /// One epilogue per matrix.
     Gemm(Vec<Epilogue>, Method),
     Depthwise(Depthwise),
+    /// With a pixel of padding.
+    Winograd(Epilogue, Vec<u8>),
 }
 
 /// Where the GEMM's rows come from.
@@ -246,12 +282,7 @@ impl Conv {
         output: &Output,
     ) -> Result<Self, KernelError> {
         let spec = geometry.spec();
-        let of_geometry = ConvWeights {
-            out_c: spec.out_c,
-            in_c_per_group: spec.in_c / spec.groups,
-            kernel: spec.kernel,
-            groups: spec.groups,
-        };
+        let of_geometry = spec.weights();
         if of_geometry != packed.shape {
             let value = format!("{of_geometry:?}");
             return Err(KernelError::invalid(
@@ -293,6 +324,10 @@ impl Conv {
             PackedForm::Depthwise(packed) => {
                 Form::Depthwise(Depthwise::new(&geometry, packed, bias, pad_value, output)?)
             }
+            PackedForm::Winograd(_) => {
+                let epilogue = Epilogue::new(spec.out_c, bias.to_vec(), None, output)?;
+                Form::Winograd(epilogue, vec![pad_value; spec.in_c])
+            }
         };
         Ok(Self { geometry, packed, pad_value, form })
     }
@@ -319,6 +354,9 @@ impl Conv {
             (Form::Depthwise(depthwise), _) => {
                 return depthwise.scratch_bytes(&self.geometry, threads);
             }
+            (Form::Winograd(..), PackedForm::Winograd(packed)) => {
+                packed.scratch_bytes(&self.geometry, threads)
+            }
             _ => 0,
         };
         per_worker.saturating_mul(threads.max(1))
@@ -343,6 +381,7 @@ impl Conv {
         let some_epilogue = match &self.form {
             Form::Gemm(epilogues, _) => epilogues.first(),
             Form::Depthwise(depthwise) => Some(depthwise.epilogue()),
+            Form::Winograd(epilogue, _) => Some(epilogue),
         };
         let Some(epilogue) = some_epilogue else { return Ok(()) };
         let y = y.into_bytes(epilogue)?;
@@ -379,6 +418,9 @@ impl Conv {
             }
             (Form::Depthwise(depthwise), PackedForm::Depthwise(packed)) => {
                 depthwise.run(geometry, packed, par, x, residual, y, scratch);
+            }
+            (Form::Winograd(epilogue, padding), PackedForm::Winograd(packed)) => {
+                packed.run(geometry, epilogue, padding, par, x, residual, y, scratch);
             }
             _ => unreachable!("a convolution has the form of its packed weights"),
         }

@@ -162,7 +162,7 @@ impl Dot for Dotprod {
 /// # Safety
 /// `cols` bytes of MR rows at `out`, `ldc` apart, may be written; NV·16 multipliers are readable.
 #[inline(always)]
-pub(super) unsafe fn requantize_rows<const MR: usize, const NV: usize>(
+pub(crate) unsafe fn requantize_rows<const MR: usize, const NV: usize>(
     acc: &[[[int32x4_t; 4]; NV]; MR],
     quant: &Quant,
     multiplier: *const f32,
