@@ -2,7 +2,7 @@
 //!
 //! | convolution | method |
 //! | --- | --- |
-//! | horizontal stride 1 or 2, no horizontal dilation, x86 with AVX2 | ring of interleaved rows ([`ring`]) |
+//! | horizontal stride 1 or 2, no horizontal dilation, not NEON | ring of interleaved rows ([`ring`]) |
 //! | any other | table of pointers to the pixels under each tap ([`table`]) |
 //!
 //! With a multiplier above 1 the image is first written out with every channel m times, which makes it 1.
@@ -12,9 +12,8 @@ mod arm_dotprod;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 mod arm_neon;
 mod pairs;
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only x86 has kernels of it"))]
+mod portable_ring;
 mod ring;
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only x86 has kernels of it"))]
 mod strip;
 mod table;
 #[cfg(target_arch = "x86_64")]

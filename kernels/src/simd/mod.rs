@@ -6,6 +6,7 @@
 //!
 //! The baseline tier has no quads: its loops are the definition, vectorized by the compiler.
 
+pub(crate) mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 #[cfg(target_arch = "x86_64")]
