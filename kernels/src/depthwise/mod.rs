@@ -2,7 +2,7 @@
 //!
 //! | convolution | method |
 //! | --- | --- |
-//! | horizontal stride 1 or 2, no horizontal dilation, x86 with AVX2 | ring of interleaved rows ([`ring`]) |
+//! | horizontal stride 1 or 2, no horizontal dilation, not NEON | ring of interleaved rows ([`ring`]) |
 //! | of these, three rows at stride 2 with AVX-512 VNNI | the same cells, used at once ([`direct`]) |
 //! | any other | table of pointers to the pixels under each tap ([`table`]) |
 //!
@@ -15,9 +15,8 @@ mod arm_neon;
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only x86 has kernels of it"))]
 mod direct;
 mod pairs;
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only x86 has kernels of it"))]
+mod portable_ring;
 mod ring;
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only x86 has kernels of it"))]
 mod strip;
 mod table;
 #[cfg(target_arch = "x86_64")]

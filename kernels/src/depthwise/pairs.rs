@@ -7,6 +7,8 @@
 
 use std::mem::MaybeUninit;
 
+use wide::{i16x8, i32x4, u8x16};
+
 use super::{
     Weights,
     table::{Kernel, Row},
@@ -15,6 +17,7 @@ use crate::{
     KernelError,
     epilogue::{NR, Sign, TileOut, finish_tile},
     error::checked_product,
+    simd::portable::widen16,
 };
 
 /// Channels finished at a time.
@@ -162,21 +165,20 @@ impl<const SIGNED: bool> Pairs for Portable<SIGNED> {
         bias: *const i32,
         acc: *mut i32,
     ) {
-        let widen = |byte: u8| if SIGNED { i32::from(byte as i8) } else { i32::from(byte) };
         // SAFETY: the caller's contract, pair by pair.
         unsafe {
-            let mut sums = bias.cast::<[i32; NR]>().read_unaligned();
+            let mut sums = bias.cast::<[i32x4; 4]>().read_unaligned();
             for (pair, taps) in taps.chunks_exact(2).enumerate() {
-                let x0 = load16((*table.add(taps[0])).add(at), lanes);
-                let x1 = load16((*table.add(taps[1])).add(at), lanes);
-                let w = weights.add(pair * NR * 2).cast::<[[i16; 2]; NR]>().read_unaligned();
-                for c in 0..NR {
-                    let products =
-                        widen(x0[c]) * i32::from(w[c][0]) + widen(x1[c]) * i32::from(w[c][1]);
-                    sums[c] = sums[c].wrapping_add(products);
+                let x0 = u8x16::new(load16((*table.add(taps[0])).add(at), lanes));
+                let x1 = u8x16::new(load16((*table.add(taps[1])).add(at), lanes));
+                let w = weights.add(pair * NR * 2).cast::<[i16x8; 4]>().read_unaligned();
+                let [x0, x1] = [u8x16::unpack_low(x0, x1), u8x16::unpack_high(x0, x1)];
+                let x = [widen16::<SIGNED>(x0), widen16::<SIGNED>(x1)];
+                for ((sums, x), w) in sums.iter_mut().zip(x.as_flattened()).zip(w) {
+                    *sums += x.dot(w);
                 }
             }
-            acc.cast::<[i32; NR]>().write_unaligned(sums);
+            acc.cast::<[i32x4; 4]>().write_unaligned(sums);
         }
     }
 
@@ -187,14 +189,14 @@ impl<const SIGNED: bool> Pairs for Portable<SIGNED> {
 }
 
 unsafe fn portable_row<const SIGNED: bool>(r: &Row<'_>) {
-    // SAFETY: same contract; plain Rust needs no features.
+    // SAFETY: same contract; no features are needed.
     unsafe { row::<Portable<SIGNED>>(r) }
 }
 
 static PORTABLE_U8: Kernel = Kernel { packed_bytes, pack, offset: 0, row: portable_row::<false> };
 static PORTABLE_S8: Kernel = Kernel { packed_bytes, pack, offset: 0, row: portable_row::<true> };
 
-/// The kernel in plain Rust.
+/// The kernel on `wide`'s registers.
 pub(super) fn portable(sign: Sign) -> &'static Kernel {
     match sign {
         Sign::U8 => &PORTABLE_U8,

@@ -32,7 +32,7 @@ use super::{
     strip::{STEP, Strip},
 };
 use crate::{
-    Cpu, KernelError,
+    Cpu, Isa, KernelError,
     conv::ConvGeometry,
     epilogue::{Epilogue, Sign, TileOut},
     error::checked_product,
@@ -89,8 +89,8 @@ impl RingKernel {
                 return Some(&super::x86_ring::AVX2);
             }
         }
-        let _ = (cpu, wide);
-        None
+        let _ = wide;
+        (cpu.isa() == Isa::Scalar).then_some(&super::portable_ring::PORTABLE)
     }
 
     /// Bytes of a cell.

@@ -489,3 +489,36 @@ pub(super) unsafe fn finish(epilogue: &Epilogue, acc: &mut [i32], channel: usize
     // SAFETY: same contract.
     unsafe { finish_tile(epilogue, acc, cols, (channel, cols), to, |_| 0) }
 }
+
+/// Copies `len` bytes, 1 to 32.
+///
+/// # Safety
+/// So many bytes are readable and writable.
+#[inline(always)]
+pub(super) unsafe fn copy_lanes(from: *const u8, to: *mut u8, len: usize) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        match len {
+            16.. => copy_ends::<[u8; 16]>(from, to, len),
+            8.. => copy_ends::<[u8; 8]>(from, to, len),
+            4.. => copy_ends::<[u8; 4]>(from, to, len),
+            2.. => copy_ends::<[u8; 2]>(from, to, len),
+            _ => to.write(from.read()),
+        }
+    }
+}
+
+/// Copies `len` bytes as the first and the last `T` of them, which may overlap.
+///
+/// # Safety
+/// `T` is an array of bytes, of which `len` holds one or two; `len` bytes are readable and writable.
+#[inline(always)]
+unsafe fn copy_ends<T>(from: *const u8, to: *mut u8, len: usize) {
+    let last = len - size_of::<T>();
+    // SAFETY: both lie in the `len` bytes.
+    unsafe {
+        let end = from.add(last).cast::<T>().read_unaligned();
+        to.cast::<T>().write_unaligned(from.cast::<T>().read_unaligned());
+        to.add(last).cast::<T>().write_unaligned(end);
+    }
+}

@@ -6,7 +6,7 @@ use super::{
     direct::{direct, fits},
     pairs::load16,
     ring::{RingKernel, VECTORS},
-    strip::{Lanes, Strip, finish, strip},
+    strip::{Lanes, Strip, copy_lanes, finish, strip},
 };
 use crate::epilogue::{Epilogue, Quant, Sign, TileOut};
 
@@ -209,21 +209,6 @@ impl Lanes for Zmm {
     }
 }
 
-/// Copies `len` bytes as the first and the last `T` of them, which may overlap.
-///
-/// # Safety
-/// `T` is an array of bytes, of which `len` holds one or two; `len` bytes are readable and writable.
-#[inline(always)]
-unsafe fn copy_ends<T>(from: *const u8, to: *mut u8, len: usize) {
-    let last = len - size_of::<T>();
-    // SAFETY: both lie in the `len` bytes.
-    unsafe {
-        let end = from.add(last).cast::<T>().read_unaligned();
-        to.cast::<T>().write_unaligned(from.cast::<T>().read_unaligned());
-        to.add(last).cast::<T>().write_unaligned(end);
-    }
-}
-
 /// `VNNI` tells quads of bytes from pairs of i16.
 struct Ymm<const VNNI: bool>;
 
@@ -280,13 +265,7 @@ impl<const VNNI: bool> Lanes for Ymm<VNNI> {
                 let mut memory = [0u8; 32];
                 _mm256_storeu_si256(memory.as_mut_ptr().cast(), bytes);
                 let from = memory.as_ptr().add(part * 16);
-                match lanes {
-                    16.. => copy_ends::<[u8; 16]>(from, to, lanes),
-                    8.. => copy_ends::<[u8; 8]>(from, to, lanes),
-                    4.. => copy_ends::<[u8; 4]>(from, to, lanes),
-                    2.. => copy_ends::<[u8; 2]>(from, to, lanes),
-                    _ => to.write(from.read()),
-                }
+                copy_lanes(from, to, lanes);
             }
         }
     }

@@ -3,6 +3,8 @@
 //! The baseline tier takes `wide`'s type; above it, where `wide` cannot follow run-time detection, the tier's
 //! registers.
 
+use crate::numeric::fused;
+
 /// A fixed number of f32 values.
 pub(super) trait Lanes: Copy {
     /// How many.
@@ -74,9 +76,9 @@ impl Lanes for wide::f32x8 {
         if cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
             return wide::f32x8::mul_add(self, b, c);
         }
-        // Without the instruction `wide` rounds twice. The library call is slow, its bits are right.
+        // Without the instruction `wide` rounds twice.
         let (a, b, mut c) = (self.to_array(), b.to_array(), c.to_array());
-        c.iter_mut().zip(a).zip(b).for_each(|((c, a), b)| *c = a.mul_add(b, *c));
+        c.iter_mut().zip(a).zip(b).for_each(|((c, a), b)| *c = fused(a, b, *c));
         Self::from(c)
     }
 

@@ -1,18 +1,78 @@
-//! GEMM micro-kernel in plain Rust: runs anywhere, and is what other ISAs are compared with.
-//! Weights K2N16, activations staged as i16.
+//! GEMM micro-kernel of the portable tier, on `wide`'s registers: `pmaddwd` on SSE2, `smull` on NEON, whatever the
+//! target has. Tile 2×16, KR = 2, which fits 16 registers of 128 bits.
+//!
+//! Activations are staged as i16. Weights are K2N16 s8: for a few rows widened on load, otherwise a panel is widened
+//! once for all staged rows. Two products of i16 fit an i32, so nothing saturates.
 
-use super::kernel::{Dot, Spill, kernel_set, stage_i16};
-use crate::epilogue::{NR, Sign};
+use wide::{bytemuck::cast, f32x4, i16x8, i32x4, u8x16};
 
-pub(crate) struct Scalar;
+use super::kernel::{
+    Dot, KernelSet, Spill, Wide, for_each_row, kernel_set, stage_bytes, stage_i16, tiles,
+};
+use crate::{
+    epilogue::{NR, Quant, Sign},
+    simd::portable::{pack16, pack32, round, widen16},
+};
 
-impl Dot for Scalar {
-    const KR: usize = 2;
+/// What A and B hold: `i16` is a value of A beside weights of 8 bits; `u8` half of one beside widened weights, whose K
+/// counts bytes.
+pub(crate) trait Operand: Copy + Into<i32> {
+    /// Of them, a pair of values of K.
+    const PAIR: usize = 2 * size_of::<i16>() / size_of::<Self>();
+    /// The pairs of 16 columns.
+    ///
+    /// # Safety
+    /// Those are readable: 32 bytes, or 64 of widened weights.
+    unsafe fn load_b(b: *const i8) -> [i16x8; 4];
+    /// [`Dot::stage`].
+    ///
+    /// # Safety
+    /// As there.
+    unsafe fn stage(src: *const u8, len: usize, sign: Sign, dst: *mut Self);
+}
+
+impl Operand for i16 {
+    #[inline(always)]
+    unsafe fn load_b(b: *const i8) -> [i16x8; 4] {
+        // SAFETY: the caller grants 32 bytes.
+        let [low, high] = unsafe { b.cast::<[u8x16; 2]>().read_unaligned() };
+        let ([b0, b1], [b2, b3]) = (widen16::<true>(low), widen16::<true>(high));
+        [b0, b1, b2, b3]
+    }
+
+    #[inline(always)]
+    unsafe fn stage(src: *const u8, len: usize, sign: Sign, dst: *mut i16) {
+        // SAFETY: same contract.
+        unsafe { stage_i16(src, len, sign, dst, Self::PAIR) }
+    }
+}
+
+impl Operand for u8 {
+    #[inline(always)]
+    unsafe fn load_b(b: *const i8) -> [i16x8; 4] {
+        // SAFETY: the caller grants 64 bytes.
+        unsafe { b.cast::<[i16x8; 4]>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn stage(src: *const u8, len: usize, _sign: Sign, dst: *mut u8) {
+        // SAFETY: same contract.
+        unsafe { stage_bytes(src, len, 0, dst, Self::PAIR) }
+    }
+}
+
+/// The kernels for either operands.
+pub(crate) struct Portable<T>(T);
+
+impl<T: Operand> Dot for Portable<T> {
+    const KR: usize = T::PAIR;
     const IN_PLACE: Option<Sign> = None;
-    type A = i16;
-    type Splat = [i16; 2];
-    type B = [[i8; 2]; NR];
-    type Acc = [i32; NR];
+    const WHOLE_ROWS: bool = true;
+    const PARTIAL: bool = size_of::<T>() == 1;
+    type A = T;
+    type Splat = i16x8;
+    type B = [i16x8; 4];
+    type Acc = [i32x4; 4];
 
     #[inline(always)]
     unsafe fn start(bias: *const i32) -> Self::Acc {
@@ -22,21 +82,20 @@ impl Dot for Scalar {
 
     #[inline(always)]
     unsafe fn load_b(b: *const i8) -> Self::B {
-        // SAFETY: the caller grants 32 bytes.
-        unsafe { b.cast::<Self::B>().read_unaligned() }
+        // SAFETY: same contract.
+        unsafe { T::load_b(b) }
     }
 
     #[inline(always)]
-    unsafe fn splat(a: *const i16) -> Self::Splat {
-        // SAFETY: the caller grants 2 values.
-        unsafe { a.cast::<Self::Splat>().read_unaligned() }
+    unsafe fn splat(a: *const T) -> Self::Splat {
+        // SAFETY: the caller grants a pair of values of K.
+        cast(i32x4::splat(unsafe { a.cast::<i32>().read_unaligned() }))
     }
 
     #[inline(always)]
     unsafe fn dot(mut acc: Self::Acc, a: Self::Splat, b: Self::B) -> Self::Acc {
         for (acc, b) in acc.iter_mut().zip(b) {
-            let sum = i32::from(a[0]) * i32::from(b[0]) + i32::from(a[1]) * i32::from(b[1]);
-            *acc = acc.wrapping_add(sum);
+            *acc += a.dot(b);
         }
         acc
     }
@@ -48,15 +107,70 @@ impl Dot for Scalar {
     }
 
     #[inline(always)]
-    unsafe fn stage(src: *const u8, len: usize, sign: Sign, dst: *mut i16) {
+    unsafe fn stage(src: *const u8, len: usize, sign: Sign, dst: *mut T) {
         // SAFETY: same contract.
-        unsafe { stage_i16(src, len, sign, dst, Self::KR) }
+        unsafe { T::stage(src, len, sign, dst) }
     }
 
+    #[inline(always)]
+    unsafe fn requantize<const MR: usize, const NV: usize>(
+        acc: &[[Self::Acc; NV]; MR],
+        quant: &Quant,
+        multiplier: *const f32,
+        cols: usize,
+        out: *mut u8,
+        ldc: usize,
+    ) -> bool {
+        const { assert!(NV == 1, "tiles are one panel wide") };
+        // The upper bound is applied before the conversion, which saturates on the other side; the rest happens in the
+        // u8 domain.
+        let (shift, flip) = match quant.sign {
+            Sign::U8 => (0, 0),
+            Sign::S8 => (128, 0x80),
+        };
+        let high = f32x4::splat(quant.high as f32);
+        let zero_point = quant.zero_point + shift;
+        let low = u8x16::splat((quant.low + zero_point) as u8);
+        let zero_point = i16x8::splat(zero_point as i16);
+        // SAFETY: multipliers are padded to whole panels.
+        let m = unsafe { multiplier.cast::<[f32x4; 4]>().read_unaligned() };
+        for_each_row!(r < MR {
+            let scaled = |v: usize| round((f32x4::from_i32x4(acc[r][0][v]) * m[v]).fast_min(high));
+            let first = pack32(scaled(0), scaled(1)).saturating_add(zero_point);
+            let second = pack32(scaled(2), scaled(3)).saturating_add(zero_point);
+            let bytes = pack16::<false>(first, second).max(low) ^ u8x16::splat(flip);
+            // SAFETY: `cols` bytes of row `r` may be written.
+            unsafe {
+                let out = out.add(r * ldc);
+                if cols == NR {
+                    out.cast::<u8x16>().write_unaligned(bytes);
+                } else {
+                    std::ptr::copy_nonoverlapping(bytes.as_array().as_ptr(), out, cols);
+                }
+            }
+        });
+        true
+    }
+
+    #[inline(never)]
     unsafe fn finish(spill: Spill<'_>) {
         // SAFETY: same contract.
         unsafe { spill.finish() }
     }
 }
 
-kernel_set!(#[inline(never)] Scalar, Scalar, [2 x 1, 1 x 1]);
+unsafe fn widen(panel: *const i8, len: usize, to: *mut i16) {
+    // SAFETY: the caller grants `len` values at both ends.
+    let (panel, to) = unsafe {
+        (std::slice::from_raw_parts(panel, len), std::slice::from_raw_parts_mut(to, len))
+    };
+    to.iter_mut().zip(panel).for_each(|(to, b)| *to = i16::from(*b));
+}
+
+pub(crate) static SET: KernelSet = {
+    kernel_set!(staged #[inline(never)] Scalar, Portable<i16>, [2 x 1, 1 x 1]);
+    KernelSet {
+        wide: Some(Wide { tiles: tiles!(#[inline(never)] Portable<u8>, [2 x 1, 1 x 1]), widen }),
+        ..SET
+    }
+};

@@ -2,24 +2,16 @@
 //!
 //! A tile of 16-byte rows, as many as elements fit into one, is transposed by interleaving row `i` with row
 //! `i + half` until every element has arrived. Registers of 32 or 64 bytes hold several such tiles, one per 16-byte
-//! lane: lanes are loaded from several rows of the input and stored as one longer piece of an output row. The
-//! baseline tier has `wide`'s registers.
-
-use wide::{u8x16, u16x8, u32x4};
+//! lane: lanes are loaded from several rows of the input and stored as one longer piece of an output row.
 
 use crate::cpu::Cpu;
-#[cfg(target_arch = "x86_64")]
-use crate::multiversion::Tier;
-use crate::multiversion::tier;
-use crate::simd::{Bytes, blocks};
+use crate::multiversion::{Tier, tier};
+use crate::simd::{BaselineBytes, Bytes, blocks};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Bytes16, Bytes32, Bytes64};
 
 /// Bytes of a tile's row, one register.
 const ROW: usize = 16;
-
-/// A tile: as many rows as elements fit into one; the rest is unused.
-type Tile = [[u8; ROW]; ROW];
 
 /// Two matrices, each the other's transpose: `y[a·y_stride + b] = x[a + b·x_stride]` for a < `a_len`, b < `b_len`.
 #[derive(Clone, Copy)]
@@ -34,14 +26,21 @@ impl Transpose {
     /// Writes `y`.
     pub(super) fn run<const E: usize>(self, cpu: Cpu, x: &[[u8; E]], y: &mut [[u8; E]]) {
         match tier(cpu) {
+            _ if !matches!(E, 1 | 2 | 4) => transpose_plain(self, x, y),
             // SAFETY: `cpu` reports this tier only where its features were detected (cpu.rs).
             #[cfg(target_arch = "x86_64")]
-            Tier::Avx2 if matches!(E, 1 | 2 | 4) => unsafe { avx2(self, x, y) },
+            Tier::Avx2 => unsafe { avx2(self, x, y) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Tier::Avx512 if matches!(E, 1 | 2 | 4) => unsafe { avx512(self, x, y) },
-            _ => transpose_tiles(self, x, y),
+            Tier::Avx512 => unsafe { avx512(self, x, y) },
+            Tier::Baseline => baseline(self, x, y),
         }
+    }
+}
+
+fn baseline<const E: usize>(t: Transpose, x: &[[u8; E]], y: &mut [[u8; E]]) {
+    if !wide_tiles::<BaselineBytes, E>(t, x, y) {
+        transpose_plain(t, x, y);
     }
 }
 
@@ -49,7 +48,7 @@ impl Transpose {
 #[target_feature(enable = "avx2,fma")]
 fn avx2<const E: usize>(t: Transpose, x: &[[u8; E]], y: &mut [[u8; E]]) {
     if !(wide_tiles::<Bytes32, E>(t, x, y) || wide_tiles::<Bytes16, E>(t, x, y)) {
-        transpose_tiles(t, x, y);
+        transpose_plain(t, x, y);
     }
 }
 
@@ -60,7 +59,7 @@ fn avx512<const E: usize>(t: Transpose, x: &[[u8; E]], y: &mut [[u8; E]]) {
         || wide_tiles::<Bytes32, E>(t, x, y)
         || wide_tiles::<Bytes16, E>(t, x, y);
     if !done {
-        transpose_tiles(t, x, y);
+        transpose_plain(t, x, y);
     }
 }
 
@@ -96,8 +95,13 @@ fn wide_tiles<V: Bytes, const E: usize>(t: Transpose, x: &[[u8; E]], y: &mut [[u
     if a_len < short || b_len < long {
         return false;
     }
-    for b in blocks(b_len, long) {
-        for a in blocks(a_len, short) {
+    // Registers that are a fourth of a cache line fill lines of `y` one after the other.
+    let narrow = V::N == ROW;
+    let (rows, columns) = ((a_len, short), (b_len, long));
+    let (outer, inner) = if narrow { (rows, columns) } else { (columns, rows) };
+    for o in blocks(outer.0, outer.1) {
+        for i in blocks(inner.0, inner.1) {
+            let (a, b) = if narrow { (o, i) } else { (i, o) };
             let (x, lanes) = (&x[b * x_stride + a..], short * x_stride * E);
             let mut rows = [V::load_lanes(x.as_flattened(), lanes); ROW];
             each_row!(|j| short, {
@@ -135,101 +139,13 @@ fn transpose_lanes<V: Bytes, const E: usize>(rows: [V; ROW]) -> [V; ROW] {
     }
 }
 
-fn transpose_tiles<const E: usize>(t: Transpose, x: &[[u8; E]], y: &mut [[u8; E]]) {
-    let Transpose { x_stride, y_stride, a_len, b_len } = t;
-    let side = ROW / E;
-    let (a_whole, b_whole) = (a_len - a_len % side, b_len - b_len % side);
-    for a in (0..a_whole).step_by(side) {
-        for b in (0..b_whole).step_by(side) {
-            let mut tile = [[0; ROW]; ROW];
-            for (j, row) in tile.iter_mut().enumerate().take(side) {
-                row.copy_from_slice(x[(b + j) * x_stride + a..][..side].as_flattened());
-            }
-            let tile = transpose::<E>(&tile);
-            for (i, row) in tile.iter().enumerate().take(side) {
-                y[(a + i) * y_stride + b..][..side].as_flattened_mut().copy_from_slice(row);
-            }
+/// The definition.
+fn transpose_plain<const E: usize>(t: Transpose, x: &[[u8; E]], y: &mut [[u8; E]]) {
+    for a in 0..t.a_len {
+        for b in 0..t.b_len {
+            y[a * t.y_stride + b] = x[a + b * t.x_stride];
         }
     }
-    for a in 0..a_len {
-        for b in if a < a_whole { b_whole } else { 0 }..b_len {
-            y[a * y_stride + b] = x[a + b * x_stride];
-        }
-    }
-}
-
-/// The transpose of a tile of `E`-byte elements.
-#[inline(always)]
-fn transpose<const E: usize>(tile: &Tile) -> Tile {
-    match E {
-        1 => transpose_bytes(tile),
-        2 => transpose_pairs(tile),
-        4 => transpose_quads(tile),
-        _ => transpose_any::<E>(tile),
-    }
-}
-
-/// Four rounds of interleaving row `i` with row `i + 8`.
-#[inline(always)]
-fn transpose_bytes(tile: &Tile) -> Tile {
-    let mut rows = tile.map(u8x16::new);
-    for _ in 0..4 {
-        let from = rows;
-        for i in 0..8 {
-            rows[2 * i] = u8x16::unpack_low(from[i], from[i + 8]);
-            rows[2 * i + 1] = u8x16::unpack_high(from[i], from[i + 8]);
-        }
-    }
-    rows.map(u8x16::to_array)
-}
-
-#[inline(always)]
-fn transpose_pairs(tile: &Tile) -> Tile {
-    let mut rows = [u16x8::default(); 8];
-    for (row, bytes) in rows.iter_mut().zip(tile) {
-        let mut lanes = [0; 8];
-        for (lane, b) in lanes.iter_mut().zip(bytes.as_chunks::<2>().0) {
-            *lane = u16::from_ne_bytes(*b);
-        }
-        *row = u16x8::new(lanes);
-    }
-    let mut out = *tile;
-    for (out, row) in out.iter_mut().zip(u16x8::transpose(rows)) {
-        for (b, lane) in out.as_chunks_mut::<2>().0.iter_mut().zip(row.to_array()) {
-            *b = lane.to_ne_bytes();
-        }
-    }
-    out
-}
-
-#[inline(always)]
-fn transpose_quads(tile: &Tile) -> Tile {
-    let mut rows = [u32x4::default(); 4];
-    for (row, bytes) in rows.iter_mut().zip(tile) {
-        let mut lanes = [0; 4];
-        for (lane, b) in lanes.iter_mut().zip(bytes.as_chunks::<4>().0) {
-            *lane = u32::from_ne_bytes(*b);
-        }
-        *row = u32x4::new(lanes);
-    }
-    let mut out = *tile;
-    for (out, row) in out.iter_mut().zip(u32x4::transpose(rows)) {
-        for (b, lane) in out.as_chunks_mut::<4>().0.iter_mut().zip(row.to_array()) {
-            *b = lane.to_ne_bytes();
-        }
-    }
-    out
-}
-
-#[inline(always)]
-fn transpose_any<const E: usize>(tile: &Tile) -> Tile {
-    let mut out = *tile;
-    for (i, out) in out.iter_mut().enumerate().take(ROW / E) {
-        for (j, out) in out.as_chunks_mut::<E>().0.iter_mut().enumerate() {
-            *out = tile[j].as_chunks::<E>().0[i];
-        }
-    }
-    out
 }
 
 #[cfg(test)]

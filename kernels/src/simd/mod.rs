@@ -4,10 +4,12 @@
 //! arithmetic once over [`Real`], which f32 itself is too: the f32 instance is the definition, and the quads give
 //! the same bits because every operation rounds alike in every lane.
 //!
-//! The baseline tier has no quads: its loops are the definition, vectorized by the compiler.
+//! The baseline tier takes `wide`'s registers; fewer elements than fill one go through the definition.
 
+pub(crate) mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
+pub(crate) use portable::{BaselineBytes, BaselineQuad};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Bytes16, Bytes32, Bytes64, Quad4, Quad8, Quad16};
 
@@ -187,7 +189,7 @@ impl Iterator for Blocks {
 
 /// `quads!(fn name[const S: bool][S] = body, plain(x: &[u8]), x.len());` defines `fn name<const S: bool>(cpu, x)`,
 /// which runs `body::<Q, S>` with the widest [`Quad`] of `cpu` that so many elements fill, or `plain::<S>` where
-/// there are too few or the tier has no quads.
+/// there are too few.
 macro_rules! quads {
     (fn $name:ident[$($decl:tt)*][$($use:tt)*] = $body:ident, $baseline:ident($($arg:ident: $ty:ty),* $(,)?), $len:expr) => {
         #[allow(clippy::too_many_arguments, reason = "the body decides its arguments; the entry only forwards them")]
@@ -214,7 +216,10 @@ macro_rules! quads {
                 }
             }
             match $crate::multiversion::tier(cpu) {
-                $crate::multiversion::Tier::Baseline => $baseline::<$($use)*>($($arg),*),
+                $crate::multiversion::Tier::Baseline => match $len {
+                    16.. => $body::<$crate::simd::BaselineQuad, $($use)*>($($arg),*),
+                    _ => $baseline::<$($use)*>($($arg),*),
+                },
                 // SAFETY: `cpu` reports this tier only where its features were detected (cpu.rs).
                 #[cfg(target_arch = "x86_64")]
                 $crate::multiversion::Tier::Avx2 => unsafe { avx2::<$($use)*>($($arg),*) },

@@ -1,9 +1,7 @@
 //! Weight-only micro-kernel in plain Rust: runs anywhere, and is what other ISAs are compared with.
-//!
-//! Where the target has no fused multiply-add, each one is a library call: slow, but with the right bits.
 
 use super::kernel::{Columns, weight_only_tiles};
-use crate::epilogue::NR;
+use crate::{epilogue::NR, numeric::fused};
 
 pub(super) struct Scalar;
 
@@ -31,7 +29,7 @@ impl Columns for Scalar {
 
     #[inline(always)]
     unsafe fn fma(a: Self::V, b: Self::V, mut c: Self::V) -> Self::V {
-        c.iter_mut().zip(a).zip(b).for_each(|((c, a), b)| *c = a.mul_add(b, *c));
+        c.iter_mut().zip(a).zip(b).for_each(|((c, a), b)| *c = fused(a, b, *c));
         c
     }
 

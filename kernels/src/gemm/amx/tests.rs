@@ -153,7 +153,7 @@ fn what_the_processor_refuses_is_a_panic() {
 /// Finishes with the scalar kernels' epilogue.
 unsafe fn finish(pending: &mut Pending<'_>) {
     // SAFETY: the caller's contract; plain Rust needs no features.
-    unsafe { pending.part::<scalar::Scalar>() }
+    unsafe { pending.part::<scalar::Portable<i16>>() }
 }
 
 /// `rows × k` by `k × n` on the model, against the definition: rows `lda` bytes apart, the first `offset` bytes beyond a
