@@ -17,7 +17,7 @@ pub(crate) mod x86_avx2;
 pub(crate) mod x86_avx512;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86_rows;
-pub(crate) use finish::{TileOut, finish_tile};
+pub(crate) use finish::{Keep, Refill, TileOut, finish_tile};
 
 /// Columns of a weight panel; per-column constants are padded to a multiple of it.
 pub(crate) const NR: usize = 16;
@@ -269,9 +269,19 @@ pub(crate) struct Quant {
 
 #[derive(Debug, Clone)]
 pub(crate) enum Multiplier {
-    HalfEven(Vec<f32>),
-    Double { m0: Vec<i32>, shift: Vec<i32> },
-    Single { m0: Vec<i32>, shift: Vec<i32> },
+    HalfEven {
+        m: Vec<f32>,
+        /// Whether their magnitudes are.
+        below_one: bool,
+    },
+    Double {
+        m0: Vec<i32>,
+        shift: Vec<i32>,
+    },
+    Single {
+        m0: Vec<i32>,
+        shift: Vec<i32>,
+    },
 }
 
 impl Epilogue {
@@ -345,13 +355,17 @@ impl Epilogue {
         }
     }
 
-    /// Whether all that is to do, once zero-point terms are subtracted, is [`Requantize::HalfEven`]: the form that
-    /// kernels fuse into registers.
+    /// Whether all that is to do, once zero-point terms are subtracted, is [`Requantize::HalfEven`] with multipliers
+    /// below 1, so that products fit an i32: the form that kernels fuse into registers.
     pub(crate) fn plain_half_even(&self) -> Option<(&Quant, &[f32])> {
         match &self.kind {
-            Kind::Quant8(q @ Quant { multiplier: Multiplier::HalfEven(m), residual: None, .. }) => {
-                Some((q, m))
-            }
+            Kind::Quant8(
+                q @ Quant {
+                    multiplier: Multiplier::HalfEven { m, below_one: true },
+                    residual: None,
+                    ..
+                },
+            ) => Some((q, m)),
             _ => None,
         }
     }
@@ -366,7 +380,8 @@ impl Multiplier {
         Ok(match requantize {
             Requantize::HalfEven(m) => {
                 m.iter().try_for_each(|&m| check_finite("multiplier", m))?;
-                Self::HalfEven(per_column("multipliers", m, n, 0.0)?)
+                let below_one = m.iter().all(|m| m.abs() < 1.0);
+                Self::HalfEven { m: per_column("multipliers", m, n, 0.0)?, below_one }
             }
             Requantize::TfliteDouble(m) => {
                 let (m0, shift) = parts(m)?;

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use super::spread::{Lanes, Spread};
 use crate::{
-    epilogue::{Epilogue, NR, Sign, TileOut},
+    epilogue::{Epilogue, Keep, NR, Sign, TileOut},
     gemm::{
         Core,
         kernel::{Dot, Strided, finish, for_each_row, group, start},
@@ -313,7 +313,7 @@ unsafe fn tile<D: Dot, const MR: usize, const NV: usize>(
             };
             segments.iter().map(sum).sum::<i32>() - offset * (segments.len() * len) as i32
         };
-        finish::<D, MR, NV>(acc, epilogue, (col, cols), to.at_row(done), row_sum);
+        finish::<D, MR, NV>(&mut acc, epilogue, (col, cols), to.at_row(done), row_sum, &Keep);
     }
 }
 

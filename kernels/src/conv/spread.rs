@@ -14,7 +14,7 @@ use crate::gemm::{
 };
 use crate::{
     cpu::Isa,
-    epilogue::NR,
+    epilogue::{Keep, NR},
     gemm::kernel::{Dot, KernelSet, finish, for_each_row, start},
 };
 
@@ -219,7 +219,7 @@ unsafe fn run_spread<D: SpreadDot, const MR: usize>(block: &BandBlock<'_>) {
                 }
             }
             // Weights with zero points are not packed in this form.
-            finish::<D, MR, 1>(acc, epilogue, (col, cols), to.at_row(done), |_| 0);
+            finish::<D, MR, 1>(&mut acc, epilogue, (col, cols), to.at_row(done), |_| 0, &Keep);
         }
     }
 }

@@ -116,7 +116,7 @@ unsafe fn block<C: Channels, const READ: u8>(row: &Row<'_>, channel: usize) {
                 }
                 let residual = to.residual.wrapping_add(pixel * to.ldr + channel);
                 let to = TileOut { out, residual, ..to };
-                finish_tile(epilogue, &mut spilled[..lanes], lanes, (channel, lanes), to, |_| 0);
+                finish_tile(epilogue, &mut spilled[..lanes], lanes, (channel, lanes), to);
             }
         }
     }

@@ -114,7 +114,7 @@ pub(super) unsafe fn row<P: Pairs>(row: &Row<'_>) {
 pub(super) unsafe fn finish(row: &Row<'_>, acc: &mut [i32], channel: usize, to: TileOut) {
     let cols = acc.len();
     // SAFETY: same contract.
-    unsafe { finish_tile(row.epilogue, acc, cols, (channel, cols), to, |_| 0) }
+    unsafe { finish_tile(row.epilogue, acc, cols, (channel, cols), to) }
 }
 
 /// The first `lanes` bytes at `src`, zeros beyond.

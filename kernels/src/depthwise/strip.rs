@@ -487,7 +487,7 @@ unsafe fn spilled_block<I: Lanes, const STRIDE: usize, const PARTS: usize, const
 pub(super) unsafe fn finish(epilogue: &Epilogue, acc: &mut [i32], channel: usize, to: TileOut) {
     let cols = acc.len();
     // SAFETY: same contract.
-    unsafe { finish_tile(epilogue, acc, cols, (channel, cols), to, |_| 0) }
+    unsafe { finish_tile(epilogue, acc, cols, (channel, cols), to) }
 }
 
 /// Copies `len` bytes, 1 to 32.

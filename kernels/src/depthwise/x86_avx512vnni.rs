@@ -240,7 +240,7 @@ unsafe fn chunk<const WIDTH: u8, const SIGNED: bool>(row: &Row<'_>, channel: usi
 unsafe fn finish(epilogue: &Epilogue, acc: &mut [i32], channel: usize, to: TileOut) {
     let cols = acc.len();
     // SAFETY: the caller grants an exclusive output pixel, and the residual.
-    unsafe { finish_tile(epilogue, acc, cols, (channel, cols), to, |_| 0) }
+    unsafe { finish_tile(epilogue, acc, cols, (channel, cols), to) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]

@@ -38,8 +38,37 @@ impl TileOut {
     }
 }
 
+/// Fills the registers of rows that were written.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only x86 tiles overlap"))]
+pub(crate) trait Refill<Acc> {
+    /// Refills `count` rows from `first` on.
+    ///
+    /// # Safety
+    /// The target features of the accumulators' ISA are supported.
+    unsafe fn rows<const MR: usize, const NV: usize>(
+        &self,
+        acc: &mut [[Acc; NV]; MR],
+        first: usize,
+        count: usize,
+    );
+}
+
+/// Leaves them as they are.
+pub(crate) struct Keep;
+
+impl<Acc> Refill<Acc> for Keep {
+    #[inline(always)]
+    unsafe fn rows<const MR: usize, const NV: usize>(
+        &self,
+        _acc: &mut [[Acc; NV]; MR],
+        _first: usize,
+        _count: usize,
+    ) {
+    }
+}
+
 /// Finishes a tile of `rows` × `cols` accumulators, which lie `width` apart in `acc`; its first column is `col`.
-/// `row_sum(r)` is `Σ_k a` of the tile's row `r`, asked for only where weights have zero points.
+/// Zero-point terms are already subtracted.
 ///
 /// # Safety
 /// - `col + cols <= epilogue.n()`, `cols <= width`, and `acc` holds `rows · width` values.
@@ -53,17 +82,10 @@ pub(crate) unsafe fn finish_tile(
     width: usize,
     (col, cols): (usize, usize),
     to: TileOut,
-    row_sum: impl Fn(usize) -> i32,
 ) {
     debug_assert!(col + cols <= epilogue.n() && cols <= width);
     for (r, acc) in acc.chunks_exact_mut(width).enumerate() {
         let acc = &mut acc[..cols];
-        if let Some(w_zero) = &epilogue.w_zero {
-            let sum = row_sum(r);
-            for (acc, z) in acc.iter_mut().zip(&w_zero[col..col + cols]) {
-                *acc = acc.wrapping_sub(sum.wrapping_mul(*z));
-            }
-        }
         // SAFETY: row `r` of the region granted by the caller.
         let out = unsafe { to.out.add(r * to.ldc) };
         match &epilogue.kind {
@@ -110,7 +132,7 @@ fn store_row(acc: &[i32], out: &mut [u8]) {
 fn requantize_row(q: &Quant, acc: &mut [i32], col: usize) {
     let n = acc.len();
     match &q.multiplier {
-        Multiplier::HalfEven(m) => {
+        Multiplier::HalfEven { m, .. } => {
             let (low, high) = (q.low as f32, q.high as f32);
             for (acc, m) in acc.iter_mut().zip(&m[col..col + n]) {
                 *acc = round_clamped(*acc as f32 * m, low, high) + q.zero_point;

@@ -1,19 +1,18 @@
 //! Epilogues on AVX2: the plain `HalfEven` requantization in registers, and the operations of the others.
 //!
-//! The requantization is that of `x86_avx512`, with the upper bound applied before the conversion and everything else
-//! in the u8 domain.
+//! The requantization is that of `x86_avx512`.
 
 use std::arch::x86_64::*;
 
-use super::{NR, Quant, Sign, x86_rows::Lanes};
+use super::{Keep, NR, Quant, Refill, Sign, x86_rows::Lanes};
 use crate::gemm::kernel::for_each_row;
 
 /// The constants of one [`Quant`], in registers.
 #[derive(Clone, Copy)]
 struct Requantizer {
-    high: __m256,
     zero_point: __m256i,
     low: __m256i,
+    high: __m256i,
     flip: __m256i,
 }
 
@@ -27,21 +26,19 @@ impl Requantizer {
         // SAFETY: the caller grants the features.
         unsafe {
             Self {
-                high: _mm256_set1_ps(quant.high as f32),
                 zero_point: _mm256_set1_epi16((quant.zero_point + shift) as i16),
                 low: _mm256_set1_epi8((quant.low + quant.zero_point + shift) as u8 as i8),
+                high: _mm256_set1_epi8((quant.high + quant.zero_point + shift) as u8 as i8),
                 flip: _mm256_set1_epi8(flip),
             }
         }
     }
 
-    /// 8 accumulators as rounded integers before the zero point, at most the upper bound.
+    /// 8 accumulators as rounded integers before the zero point.
     #[inline(always)]
     unsafe fn round(self, acc: __m256i, m: __m256) -> __m256i {
         // SAFETY: the caller grants the features.
-        unsafe {
-            _mm256_cvtps_epi32(_mm256_min_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(acc), m), self.high))
-        }
+        unsafe { _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_cvtepi32_ps(acc), m)) }
     }
 
     /// Two rows of 16 accumulators as two rows of bytes.
@@ -55,6 +52,7 @@ impl Requantizer {
             let a = _mm256_adds_epi16(a, self.zero_point);
             let b = _mm256_adds_epi16(b, self.zero_point);
             let bytes = _mm256_max_epu8(_mm256_packus_epi16(a, b), self.low);
+            let bytes = _mm256_min_epu8(bytes, self.high);
             // Each half holds columns 0 … 3 or 4 … 7 of: a's first and second vector, b's first and second.
             let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
             _mm256_permutevar8x32_epi32(_mm256_xor_si256(bytes, self.flip), order)
@@ -63,21 +61,43 @@ impl Requantizer {
 }
 
 /// Writes a tile of accumulators whose epilogue is a plain `HalfEven`: `multiplier` and `out` belong to its first
-/// column, `cols` of the 16 columns exist.
+/// column, `cols` of the 16 columns exist. Rows that are written are refilled if all do.
 ///
 /// # Safety
 /// - AVX2 is supported.
 /// - `multiplier` holds 16 values, and `cols ≤ 16` bytes of MR rows at `out`, `ldc` apart, may be written.
 #[inline(always)]
 pub(crate) unsafe fn requantize_tile<const MR: usize, const NV: usize>(
-    acc: &[[[__m256i; 2]; NV]; MR],
+    acc: &mut [[[__m256i; 2]; NV]; MR],
     quant: &Quant,
     multiplier: *const f32,
     cols: usize,
     out: *mut u8,
     ldc: usize,
+    refill: &impl Refill<[__m256i; 2]>,
 ) {
     const { assert!(NV == 1, "256-bit tiles are one panel wide") };
+    // SAFETY: same contract.
+    unsafe {
+        if cols == NR {
+            requantize_columns::<MR, NV, true>(acc, quant, multiplier, cols, out, ldc, refill);
+        } else {
+            requantize_columns::<MR, NV, false>(acc, quant, multiplier, cols, out, ldc, &Keep);
+        }
+    }
+}
+
+/// The same of all columns, or some if not `FULL`.
+#[inline(always)]
+unsafe fn requantize_columns<const MR: usize, const NV: usize, const FULL: bool>(
+    acc: &mut [[[__m256i; 2]; NV]; MR],
+    quant: &Quant,
+    multiplier: *const f32,
+    cols: usize,
+    out: *mut u8,
+    ldc: usize,
+    refill: &impl Refill<[__m256i; 2]>,
+) {
     // SAFETY: as granted; rows beyond the tile are not stored.
     unsafe {
         let requantizer = Requantizer::new(quant);
@@ -86,21 +106,22 @@ pub(crate) unsafe fn requantize_tile<const MR: usize, const NV: usize>(
             if r.is_multiple_of(2) {
                 let next = if r + 1 < MR { r + 1 } else { r };
                 let bytes = requantizer.bytes([acc[r][0], acc[next][0]], m);
-                store16(out.add(r * ldc), _mm256_castsi256_si128(bytes), cols);
+                store16(out.add(r * ldc), _mm256_castsi256_si128(bytes), FULL, cols);
                 if next != r {
-                    store16(out.add(next * ldc), _mm256_extracti128_si256::<1>(bytes), cols);
+                    store16(out.add(next * ldc), _mm256_extracti128_si256::<1>(bytes), FULL, cols);
                 }
+                refill.rows(acc, r, next + 1 - r);
             }
         });
     }
 }
 
-/// Writes the first `cols` of 16 bytes.
+/// Writes the first `cols` of 16 bytes, all of them if `full`.
 #[inline(always)]
-unsafe fn store16(out: *mut u8, bytes: __m128i, cols: usize) {
+unsafe fn store16(out: *mut u8, bytes: __m128i, full: bool, cols: usize) {
     // SAFETY: the caller grants `cols` bytes and the features.
     unsafe {
-        if cols == NR {
+        if full {
             _mm_storeu_si128(out.cast(), bytes);
         } else {
             let mut whole = [0u8; NR];

@@ -1,23 +1,22 @@
 //! Epilogues on AVX-512: the plain `HalfEven` requantization in registers, and the operations of the others.
 //!
 //! ```text
-//! i32 ─cvt─▶ f32 ─·m─▶ ─min high─▶ ─cvt, half to even─▶ i32 ─packs─▶ i16 ─adds zero─▶ ─packus─▶ u8 ─max low─▶
+//! i32 ─cvt─▶ f32 ─·m─▶ ─cvt, half to even─▶ i32 ─packs─▶ i16 ─adds zero─▶ ─packus─▶ u8 ─max low, min high─▶
 //! ```
 //! Everything happens in the u8 domain; s8 outputs are shifted by 128 and flipped back by the last XOR.
-//! A product below −2³¹ converts to `i32::MIN`, which saturates on to the lower bound; one above is caught by the
-//! minimum before, so every step is the clamp of the definition.
+//! Multipliers are below 1, so a product converts to an i32; every step after that saturates towards the bounds.
 
 use std::arch::x86_64::*;
 
-use super::{NR, Quant, Sign, x86_rows::Lanes};
+use super::{Keep, NR, Quant, Refill, Sign, x86_rows::Lanes};
 use crate::gemm::kernel::for_each_row;
 
 /// The constants of one [`Quant`], in registers.
 #[derive(Clone, Copy)]
 pub(crate) struct Requantizer {
-    high: __m512,
     zero_point: __m512i,
     low: __m512i,
+    high: __m512i,
     flip: __m512i,
 }
 
@@ -33,21 +32,19 @@ impl Requantizer {
         // SAFETY: the caller grants the features.
         unsafe {
             Self {
-                high: _mm512_set1_ps(quant.high as f32),
                 zero_point: _mm512_set1_epi16((quant.zero_point + shift) as i16),
                 low: _mm512_set1_epi8((quant.low + quant.zero_point + shift) as u8 as i8),
+                high: _mm512_set1_epi8((quant.high + quant.zero_point + shift) as u8 as i8),
                 flip: _mm512_set1_epi8(flip),
             }
         }
     }
 
-    /// 16 accumulators as rounded integers before the zero point, at most the upper bound.
+    /// 16 accumulators as rounded integers before the zero point.
     #[inline(always)]
     unsafe fn round(self, acc: __m512i, m: __m512) -> __m512i {
         // SAFETY: the caller grants the features.
-        unsafe {
-            _mm512_cvtps_epi32(_mm512_min_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(acc), m), self.high))
-        }
+        unsafe { _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps(acc), m)) }
     }
 
     /// 64 accumulators as bytes: 128-bit lane b of the result holds lanes b of the four vectors one after the other.
@@ -62,25 +59,48 @@ impl Requantizer {
             let high = _mm512_packs_epi32(self.round(acc[2], m[2]), self.round(acc[3], m[3]));
             let low = _mm512_adds_epi16(low, self.zero_point);
             let high = _mm512_adds_epi16(high, self.zero_point);
-            _mm512_xor_si512(_mm512_max_epu8(_mm512_packus_epi16(low, high), self.low), self.flip)
+            let bytes = _mm512_max_epu8(_mm512_packus_epi16(low, high), self.low);
+            _mm512_xor_si512(_mm512_min_epu8(bytes, self.high), self.flip)
         }
     }
 }
 
 /// Writes a tile of accumulators whose epilogue is a plain `HalfEven`: `multiplier` and `out` belong to its first
-/// column, `cols` of the NV·16 columns exist.
+/// column, `cols` of the NV·16 columns exist. Rows that are written are refilled if all do.
 ///
 /// # Safety
 /// - AVX-512 F, BW and VL are supported.
 /// - `multiplier` holds NV·16 values, and `cols ≤ NV·16` bytes of MR rows at `out`, `ldc` apart, may be written.
 #[inline(always)]
 pub(crate) unsafe fn requantize_tile<const MR: usize, const NV: usize>(
-    acc: &[[__m512i; NV]; MR],
+    acc: &mut [[__m512i; NV]; MR],
     quant: &Quant,
     multiplier: *const f32,
     cols: usize,
     out: *mut u8,
     ldc: usize,
+    refill: &impl Refill<__m512i>,
+) {
+    // SAFETY: same contract.
+    unsafe {
+        if cols == NV * NR {
+            requantize_columns::<MR, NV, true>(acc, quant, multiplier, cols, out, ldc, refill);
+        } else {
+            requantize_columns::<MR, NV, false>(acc, quant, multiplier, cols, out, ldc, &Keep);
+        }
+    }
+}
+
+/// The same of all columns, or some if not `FULL`.
+#[inline(always)]
+unsafe fn requantize_columns<const MR: usize, const NV: usize, const FULL: bool>(
+    acc: &mut [[__m512i; NV]; MR],
+    quant: &Quant,
+    multiplier: *const f32,
+    cols: usize,
+    out: *mut u8,
+    ldc: usize,
+    refill: &impl Refill<__m512i>,
 ) {
     // SAFETY: as granted; rows beyond the tile are not stored.
     unsafe {
@@ -91,7 +111,6 @@ pub(crate) unsafe fn requantize_tile<const MR: usize, const NV: usize>(
         }
         // Four vectors are packed at a time: of as many rows as there are in narrow tiles.
         let rows = if NV > 2 { 1 } else { 4 / NV };
-        let full = cols == NV * NR;
         for_each_row!(r < MR {
             if r.is_multiple_of(rows) {
                 let at = |i: usize| if NV > 2 { (r, i % NV) } else { ((r + i / NV).min(MR - 1), i % NV) };
@@ -105,26 +124,27 @@ pub(crate) unsafe fn requantize_tile<const MR: usize, const NV: usize>(
                 let bytes = _mm512_permutexvar_epi32(order, lanes);
                 let out = out.add(r * ldc);
                 if NV > 2 {
-                    if full && NV == 4 {
+                    if FULL && NV == 4 {
                         _mm512_storeu_si512(out.cast(), bytes);
                     } else {
                         _mm512_mask_storeu_epi8(out.cast(), u64::MAX >> (64 - cols), bytes);
                     }
                 } else if NV == 2 {
-                    store32(out, _mm512_castsi512_si256(bytes), full, cols);
+                    store32(out, _mm512_castsi512_si256(bytes), FULL, cols);
                     if r + 1 < MR {
-                        store32(out.add(ldc), _mm512_extracti64x4_epi64::<1>(bytes), full, cols);
+                        store32(out.add(ldc), _mm512_extracti64x4_epi64::<1>(bytes), FULL, cols);
                     }
                 } else {
-                    store16(out, _mm512_castsi512_si128(bytes), full, cols);
+                    store16(out, _mm512_castsi512_si128(bytes), FULL, cols);
                     if r + 1 < MR {
-                        store16(out.add(ldc), _mm512_extracti32x4_epi32::<1>(bytes), full, cols);
+                        store16(out.add(ldc), _mm512_extracti32x4_epi32::<1>(bytes), FULL, cols);
                     }
                     if r + 2 < MR {
-                        store16(out.add(2 * ldc), _mm512_extracti32x4_epi32::<2>(bytes), full, cols);
-                        store16(out.add(3 * ldc), _mm512_extracti32x4_epi32::<3>(bytes), full, cols);
+                        store16(out.add(2 * ldc), _mm512_extracti32x4_epi32::<2>(bytes), FULL, cols);
+                        store16(out.add(3 * ldc), _mm512_extracti32x4_epi32::<3>(bytes), FULL, cols);
                     }
                 }
+                refill.rows(acc, r, rows.min(MR - r));
             }
         });
     }

@@ -142,7 +142,7 @@ pub(crate) unsafe fn finish_rows<V: Lanes>(
                 );
             }
             Kind::Quant8(q) => match &q.multiplier {
-                Multiplier::HalfEven(m) => quantize(&tile, q, HalfEven::<V>::new(m, q)),
+                Multiplier::HalfEven { m, .. } => quantize(&tile, q, HalfEven::<V>::new(m, q)),
                 Multiplier::Double { m0, shift } => {
                     quantize(&tile, q, Fixed::<V, true>::new(m0, shift, q));
                 }

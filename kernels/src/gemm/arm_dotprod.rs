@@ -10,7 +10,7 @@ use super::{
     arm_asm::sdot_lane,
     kernel::{Dot, Spill, Strided, for_each_row, group, kernel_set, stage_bytes},
 };
-use crate::epilogue::{NR, Quant, Sign, arm_neon::Requantizer};
+use crate::epilogue::{NR, Quant, Refill, Sign, arm_neon::Requantizer};
 
 pub(crate) struct Dotprod;
 
@@ -138,12 +138,13 @@ impl Dot for Dotprod {
 
     #[inline(always)]
     unsafe fn requantize<const MR: usize, const NV: usize>(
-        acc: &[[Self::Acc; NV]; MR],
+        acc: &mut [[Self::Acc; NV]; MR],
         quant: &Quant,
         multiplier: *const f32,
         cols: usize,
         out: *mut u8,
         ldc: usize,
+        _refill: &impl Refill<Self::Acc>,
     ) -> bool {
         // SAFETY: the caller grants `cols` bytes of MR rows, and NV·16 multipliers.
         unsafe { requantize_rows(acc, quant, multiplier, cols, out, ldc) }

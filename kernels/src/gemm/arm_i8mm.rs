@@ -15,7 +15,7 @@ use super::{
     arm_dotprod::requantize_rows,
     kernel::{Dot, Rows, Spill, Strided, for_each_row, kernel_set, stage_bytes},
 };
-use crate::epilogue::{NR, Quant, Sign};
+use crate::epilogue::{NR, Quant, Refill, Sign};
 
 pub(crate) struct I8mm;
 
@@ -168,12 +168,13 @@ impl Dot for I8mm {
 
     #[inline(always)]
     unsafe fn requantize<const MR: usize, const NV: usize>(
-        acc: &[[Self::Acc; NV]; MR],
+        acc: &mut [[Self::Acc; NV]; MR],
         quant: &Quant,
         multiplier: *const f32,
         cols: usize,
         out: *mut u8,
         ldc: usize,
+        _refill: &impl Refill<Self::Acc>,
     ) -> bool {
         let rows = acc.map(|row| row.map(|[a, b, c, d, ..]| [a, b, c, d]));
         // SAFETY: the caller grants `cols` bytes of MR rows, and NV·16 multipliers.

@@ -16,7 +16,7 @@ use super::{
     arm_dotprod::requantize_rows,
     kernel::{Dot, Spill, Strided, group, kernel_set, stage_bytes},
 };
-use crate::epilogue::{NR, Quant, Sign};
+use crate::epilogue::{NR, Quant, Refill, Sign};
 
 /// `SYMMETRIC`: no weight is −128.
 pub(crate) struct Neon<const SYMMETRIC: bool>;
@@ -113,12 +113,13 @@ impl<const SYMMETRIC: bool> Dot for Neon<SYMMETRIC> {
 
     #[inline(always)]
     unsafe fn requantize<const MR: usize, const NV: usize>(
-        acc: &[[Self::Acc; NV]; MR],
+        acc: &mut [[Self::Acc; NV]; MR],
         quant: &Quant,
         multiplier: *const f32,
         cols: usize,
         out: *mut u8,
         ldc: usize,
+        _refill: &impl Refill<Self::Acc>,
     ) -> bool {
         let rows = acc.map(|row| row.map(add_partial));
         // SAFETY: the caller grants `cols` bytes of MR rows, and NV·16 multipliers.

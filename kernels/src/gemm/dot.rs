@@ -1,7 +1,7 @@
 //! What an ISA supplies to the GEMM tiles: a handful of vector operations.
 
 use super::kernel::{Rows, Spill, Strided, group};
-use crate::epilogue::{NR, Quant, Sign};
+use crate::epilogue::{NR, Quant, Refill, Sign};
 
 /// The vector operations of one ISA. `Acc` and `B` span the 16 columns of a panel.
 ///
@@ -65,6 +65,11 @@ pub(crate) trait Dot {
     unsafe fn unpair_rows<const MR: usize, const NV: usize>(_acc: &mut [[Self::Acc; NV]; MR]) {}
     /// Writes the 16 accumulators to `out`.
     unsafe fn store(acc: Self::Acc, out: *mut i32);
+    /// `acc`, which is computed where this is called: LLVM would let products wait for the loop that goes on with them.
+    #[inline(always)]
+    unsafe fn pin(acc: Self::Acc) -> Self::Acc {
+        acc
+    }
     /// The sum of two sets of accumulators.
     #[inline(always)]
     #[cfg(target_arch = "x86_64")]
@@ -117,14 +122,17 @@ pub(crate) trait Dot {
         }
     }
     /// Writes a tile whose epilogue is a plain `HalfEven`: `multiplier` and `out` belong to its first column,
-    /// `cols` of the NV·16 columns exist. Answers false, having done nothing, where the ISA has no such form.
+    /// `cols` of the NV·16 columns exist. Refills rows that are written if the tile is whole
+    /// and it has [`Dot::WHOLE_ROWS`]. Answers false,
+    /// having done nothing, where the ISA has no such form.
     unsafe fn requantize<const MR: usize, const NV: usize>(
-        _acc: &[[Self::Acc; NV]; MR],
+        _acc: &mut [[Self::Acc; NV]; MR],
         _quant: &Quant,
         _multiplier: *const f32,
         _cols: usize,
         _out: *mut u8,
         _ldc: usize,
+        _refill: &impl Refill<Self::Acc>,
     ) -> bool {
         false
     }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{
     amx::TileState,
-    kernel::{Block, KernelSet, Partial, Rows, Ukernel, Wide},
+    kernel::{Block, KernelSet, NextRows, Partial, Rows, Ukernel, Wide},
     pack::{ALIGN, PanelLayout},
     scratch::with_scratch,
 };
@@ -22,8 +22,12 @@ const A_BLOCK_BYTES: usize = 512 * 1024;
 /// Bytes of staged rows of A: they stay in L2 beside a panel while all panels go over them.
 const STAGE_BYTES: usize = 384 * 1024;
 
-/// The same where B is [`SMALL_B_BYTES`] or less, so that going over it more often costs nothing: they stay in L1.
-const SMALL_STAGE_BYTES: usize = 24 * 1024;
+/// The same where panels are widened, which is to be done for many rows.
+const WIDE_STAGE_BYTES: usize = 768 * 1024;
+
+/// Rows that are staged at a time where B is [`SMALL_B_BYTES`] or less, so that going over it more often costs nothing:
+/// staging is a large part of the work then, and all but the first rows are staged between products of those before.
+const SMALL_B_ROWS: usize = 4 * ROW_STEP;
 const SMALL_B_BYTES: usize = 128 * 1024;
 
 /// The most of K that is widened at a time: a panel of it stays in L1 beside a tile's rows.
@@ -53,6 +57,8 @@ struct TileRows {
     k: usize,
     staged: bool,
     row_sums: *const i32,
+    /// Rows to stage meanwhile.
+    next: Option<NextRows>,
 }
 
 impl Core<'_> {
@@ -109,7 +115,8 @@ impl Core<'_> {
         let stage = set.stage.as_ref().filter(|_| !in_place);
         let sums = epilogue.w_zero.is_some();
         if stage.is_none() && !sums {
-            let whole = TileRows { a, lda, k, staged: false, row_sums: std::ptr::null() };
+            let whole =
+                TileRows { a, lda, k, staged: false, row_sums: std::ptr::null(), next: None };
             // SAFETY: same contract.
             unsafe { self.tiles(&whole, rows, panels, to, &mut []) };
             return;
@@ -117,9 +124,12 @@ impl Core<'_> {
         let padded = k.next_multiple_of(set.kr);
         let ld = stage.map_or(lda, |stage| row_distance(padded * stage.bytes));
         let small = layout.bytes() <= SMALL_B_BYTES && set.wide.is_none();
-        let budget = if small { SMALL_STAGE_BYTES } else { STAGE_BYTES };
-        let chunk = (budget / ld.max(1) / ROW_STEP * ROW_STEP).max(ROW_STEP).min(rows);
-        let staged_bytes = stage.map_or(0, |_| chunk * ld);
+        let budget = if set.wide.is_some() { WIDE_STAGE_BYTES } else { STAGE_BYTES };
+        let most = if small && stage.is_some() { SMALL_B_ROWS } else { usize::MAX };
+        let fits = budget / ld.max(1) / ROW_STEP * ROW_STEP;
+        let chunk = fits.max(ROW_STEP).min(most).min(rows);
+        let ahead = small && chunk < rows;
+        let staged_bytes = stage.map_or(0, |_| chunk * ld * if ahead { 2 } else { 1 });
         let sums_bytes = if sums { (chunk * size_of::<i32>()).next_multiple_of(ALIGN) } else { 0 };
         let wide_bytes = match set.wide {
             Some(_) if rows >= WIDE_ROWS => WIDE_K * NR * 2 + chunk * NR * 4,
@@ -137,6 +147,7 @@ impl Core<'_> {
                     k,
                     staged: false,
                     row_sums: row_sums.as_ptr().cast(),
+                    next: None,
                 };
                 // SAFETY: `count` rows from `row` on of what the caller granted; the scratch has room for as many, and
                 // its parts start at multiples of 64.
@@ -145,8 +156,23 @@ impl Core<'_> {
                         (set.row_sums)(&from, row_sums.as_mut_ptr().cast());
                     }
                     if let Some(stage) = stage {
-                        (stage.run)(&from, staged.as_mut_ptr().cast(), ld);
-                        tiles.a = staged.as_ptr().cast();
+                        let half = |i: usize| {
+                            staged.as_ptr().wrapping_add(i % 2 * chunk * ld).cast_mut().cast::<u8>()
+                        };
+                        let this = if ahead { half(row / chunk) } else { half(0) };
+                        if row == 0 || !ahead {
+                            (stage.run)(&from, this, ld);
+                        }
+                        let left = rows - row - count;
+                        if ahead && left > 0 {
+                            let rows = Rows {
+                                a: from.a.wrapping_add(count * lda),
+                                count: left.min(chunk),
+                                ..from
+                            };
+                            tiles.next = Some(NextRows { rows, to: half(row / chunk + 1), ld });
+                        }
+                        tiles.a = this;
                         (tiles.lda, tiles.k, tiles.staged) = (ld, padded, true);
                     }
                     self.tiles(&tiles, count, panels.clone(), to.at_row(row), wide);
@@ -194,6 +220,7 @@ impl Core<'_> {
                     ..to
                 },
                 partial: Partial::NONE,
+                next: a.next.filter(|_| p + width == panels.end),
             };
             // SAFETY: columns `col..col + cols` of what the caller granted; the assertion in `block` keeps the tiles'
             // panels inside `packed`; `wide` has room for a part of a panel and the rows' sums.
@@ -224,6 +251,7 @@ unsafe fn cover(tiles: &[Ukernel], mut block: Block<'_>) {
         left -= block.rows;
         block.a = block.a.wrapping_add(block.rows * block.lda);
         block.row_sums = block.row_sums.wrapping_add(block.rows);
+        block.next = block.next.map(|next| next.skip(block.rows));
         block.partial.sums = block.partial.sums.wrapping_add(block.rows * NR);
         block.to = block.to.at_row(block.rows);
     }

@@ -14,12 +14,13 @@
 use std::mem::MaybeUninit;
 
 pub(crate) use super::dot::{Dot, stage_bytes, stage_i16, stage_offset};
+use super::whole_rows::run_whole;
 
 use super::{amx::TileUnit, driver::Grain, pack::PanelLayout};
 use crate::{
     conv::BandSet,
     cpu::{Cpu, Isa},
-    epilogue::{Epilogue, Kind, NR, Sign, TileOut, finish_tile},
+    epilogue::{Epilogue, Keep, Kind, NR, Refill, Sign, TileOut, finish_tile},
 };
 
 /// Values of a row of A that are staged at a time: small enough for the stack and L1, a multiple of every KR.
@@ -49,6 +50,27 @@ pub(crate) struct Block<'a> {
     pub(crate) to: TileOut,
     /// Where K comes in several parts, for kernels that can: accumulators of earlier parts, 16 for each row.
     pub(crate) partial: Partial,
+    /// Rows that are staged while these are computed.
+    pub(crate) next: Option<NextRows>,
+}
+
+/// Rows of A that tiles stage between their own products: as many as they compute, while there are any.
+#[derive(Clone, Copy)]
+pub(crate) struct NextRows {
+    pub(crate) rows: Rows,
+    pub(crate) to: *mut u8,
+    /// Bytes from one staged row to the next.
+    pub(crate) ld: usize,
+}
+
+impl NextRows {
+    /// What is left after `rows` rows.
+    pub(crate) fn skip(mut self, rows: usize) -> Self {
+        self.rows.a = self.rows.a.wrapping_add(rows * self.rows.lda);
+        self.rows.count = self.rows.count.saturating_sub(rows);
+        self.to = self.to.wrapping_add(rows * self.ld);
+        self
+    }
 }
 
 /// Which part of K a block is.
@@ -85,8 +107,8 @@ impl Spill<'_> {
     #[inline(always)]
     pub(crate) unsafe fn finish(self) {
         let Self { epilogue, acc, width, columns, to } = self;
-        // SAFETY: same contract. A row sum of 0 subtracts the zero-point term no second time.
-        unsafe { finish_tile(epilogue, acc, width, columns, to, |_| 0) }
+        // SAFETY: same contract.
+        unsafe { finish_tile(epilogue, acc, width, columns, to) }
     }
 }
 
@@ -254,6 +276,10 @@ impl KernelSet {
 /// As [`Ukernel::run`].
 #[inline(always)]
 pub(crate) unsafe fn run_block<D: Dot, const MR: usize, const NV: usize>(block: &Block<'_>) {
+    if D::WHOLE_ROWS {
+        // SAFETY: same contract; such ISAs stage rows before.
+        return unsafe { run_whole::<D, MR, NV>(block) };
+    }
     for row in (0..block.rows).step_by(MR) {
         // SAFETY: `row + MR <= block.rows`, so the tile's rows lie inside the block's.
         unsafe { tile::<D, MR, NV>(block, row) }
@@ -285,17 +311,13 @@ unsafe fn tile<D: Dot, const MR: usize, const NV: usize>(block: &Block<'_>, row:
     unsafe {
         let a = block.a.add(row * lda);
         let mut acc = start::<D, MR, NV>(epilogue, col);
-        let partial = block.partial.sums.wrapping_add(row * NR);
-        if D::PARTIAL && block.partial.resumed {
-            for_each_row!(r < MR { acc[r][0] = D::start(partial.add(r * NR)); });
-        }
         D::pair_rows(&mut acc);
         let mut staged = MaybeUninit::<[[D::A; KC]; MR]>::uninit();
         let mut done = 0;
         while done < k {
             let in_place = (k - done) / D::KR;
             let (rows, ld, groups) =
-                if D::WHOLE_ROWS || block.staged || (D::IN_PLACE == Some(a_sign) && in_place > 0) {
+                if block.staged || (D::IN_PLACE == Some(a_sign) && in_place > 0) {
                     (a.cast::<D::A>().add(done), lda / size_of::<D::A>(), in_place)
                 } else {
                     let len = (k - done).min(KC);
@@ -313,58 +335,9 @@ unsafe fn tile<D: Dot, const MR: usize, const NV: usize>(block: &Block<'_>, row:
             done += groups * D::KR;
         }
         D::unpair_rows(&mut acc);
-        if D::PARTIAL && block.partial.suspended {
-            for_each_row!(r < MR { D::store(acc[r][0], partial.add(r * NR)); });
-            return;
-        }
         let row_sum = |r: usize| *block.row_sums.add(row + r);
-        finish::<D, MR, NV>(acc, epilogue, (col, cols), block.to.at_row(row), row_sum);
-    }
-}
-
-/// Computes a block of few rows, for which weights are read but once: MR rows at a time, with U sets of accumulators
-/// over alternating groups of K, so that dot products need not wait for each other.
-///
-/// # Safety
-/// As [`Ukernel::run`], of a block whose rows are staged or can be read in place to the end.
-#[inline(always)]
-#[cfg(target_arch = "x86_64")]
-pub(crate) unsafe fn run_thin<D: Dot, const MR: usize, const NV: usize, const U: usize>(
-    block: &Block<'_>,
-) {
-    const ZEROS: &[i32; NR] = &[0; NR];
-    let Block { lda, k, a_sign, b, panel, col, cols, epilogue, .. } = *block;
-    debug_assert!(block.staged || (D::IN_PLACE == Some(a_sign) && k.is_multiple_of(D::KR)));
-    for row in (0..block.rows).step_by(MR) {
-        // SAFETY: as in `tile`.
-        unsafe {
-            let first = block.a.add(row * lda).cast::<D::A>();
-            let (a, groups) = (Strided { first, stride: lda / size_of::<D::A>() }, k / D::KR);
-            let b = Strided { first: b, stride: panel };
-            let mut acc = [[[D::start(ZEROS.as_ptr()); NV]; MR]; U];
-            acc[0] = start::<D, MR, NV>(epilogue, col);
-            let unrolled = groups / U * U;
-            for g in (0..unrolled).step_by(U) {
-                for_each_row!(u < U {
-                    let (a, b) = (a.skip((g + u) * D::KR), b.skip((g + u) * NR * D::KR));
-                    group::<D, MR, NV>(&mut acc[u], |r| a.at(r, 0), b);
-                });
-            }
-            for g in unrolled..groups {
-                let (a, b) = (a.skip(g * D::KR), b.skip(g * NR * D::KR));
-                group::<D, MR, NV>(&mut acc[0], |r| a.at(r, 0), b);
-            }
-            let mut sum = acc[0];
-            for_each_row!(r < MR {
-                for (v, sum) in sum[r].iter_mut().enumerate() {
-                    for acc in &acc[1..] {
-                        *sum = D::add(*sum, acc[r][v]);
-                    }
-                }
-            });
-            let row_sum = |r: usize| *block.row_sums.add(row + r);
-            finish::<D, MR, NV>(sum, epilogue, (col, cols), block.to.at_row(row), row_sum);
-        }
+        let to = block.to.at_row(row);
+        finish::<D, MR, NV>(&mut acc, epilogue, (col, cols), to, row_sum, &Keep);
     }
 }
 
@@ -444,19 +417,20 @@ pub(crate) unsafe fn group<D: Dot, const MR: usize, const NV: usize>(
     }
 }
 
-/// Runs the epilogue of a tile: in registers where the ISA can, otherwise spilled.
+/// Runs the epilogue of a tile: in registers where the ISA can, otherwise spilled. Answers whether rows were refilled.
 ///
 /// # Safety
 /// `col + cols` columns exist, as many as the tile has or fewer in its last panel; the output, and the residual where
 /// there is one, span the tile; the target features of `D` are supported.
 #[inline(always)]
 pub(crate) unsafe fn finish<D: Dot, const MR: usize, const NV: usize>(
-    mut acc: [[D::Acc; NV]; MR],
+    acc: &mut [[D::Acc; NV]; MR],
     epilogue: &Epilogue,
     (col, cols): (usize, usize),
     to: TileOut,
     row_sum: impl Fn(usize) -> i32,
-) {
+    refill: &impl Refill<D::Acc>,
+) -> bool {
     // SAFETY: the caller's promise; zero points and multipliers are padded to whole panels.
     unsafe {
         if let Some(zeros) = &epilogue.w_zero {
@@ -468,9 +442,9 @@ pub(crate) unsafe fn finish<D: Dot, const MR: usize, const NV: usize>(
             });
         }
         if let Some((quant, multiplier)) = epilogue.plain_half_even()
-            && D::requantize(&acc, quant, multiplier.as_ptr().add(col), cols, to.out, to.ldc)
+            && D::requantize(acc, quant, multiplier.as_ptr().add(col), cols, to.out, to.ldc, refill)
         {
-            return;
+            return true;
         }
         if cols == NV * NR {
             match &epilogue.kind {
@@ -480,7 +454,7 @@ pub(crate) unsafe fn finish<D: Dot, const MR: usize, const NV: usize>(
                             D::store(*acc, to.out.add(r * to.ldc).cast::<i32>().add(v * NR));
                         }
                     });
-                    return;
+                    return false;
                 }
                 Kind::F32 { scales } => {
                     for_each_row!(r < MR {
@@ -489,7 +463,7 @@ pub(crate) unsafe fn finish<D: Dot, const MR: usize, const NV: usize>(
                             D::store_scaled(*acc, scales.as_ptr().add(col + v * NR), out);
                         }
                     });
-                    return;
+                    return false;
                 }
                 Kind::Quant8(_) => {}
             }
@@ -503,6 +477,7 @@ pub(crate) unsafe fn finish<D: Dot, const MR: usize, const NV: usize>(
         });
         let acc = std::slice::from_raw_parts_mut(memory, MR * NV * NR);
         D::finish(Spill { epilogue, acc, width: NV * NR, columns: (col, cols), to });
+        false
     }
 }
 
@@ -573,7 +548,7 @@ macro_rules! tiles {
         $crate::gemm::kernel::run_block::<$dot, $mr, $nv>($block)
     };
     (@run $block:ident, $dot:ty, $mr:literal, $nv:literal, $u:literal) => {
-        $crate::gemm::kernel::run_thin::<$dot, $mr, $nv, $u>($block)
+        $crate::gemm::whole_rows::run_thin::<$dot, $mr, $nv, $u>($block)
     };
 }
 pub(crate) use tiles;

@@ -24,6 +24,7 @@ pub(crate) mod kernel;
 pub(crate) mod pack;
 mod scalar;
 mod scratch;
+mod whole_rows;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86_avx2;
 #[cfg(target_arch = "x86_64")]
@@ -32,6 +33,8 @@ pub(crate) mod x86_avx512bw;
 pub(crate) mod x86_avx512vnni;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86_avxvnni;
+#[cfg(target_arch = "x86_64")]
+mod x86_ymms;
 #[cfg(target_arch = "x86_64")]
 mod x86_zmm;
 

@@ -10,7 +10,7 @@ use super::kernel::{
     Dot, KernelSet, Spill, Wide, for_each_row, kernel_set, stage_bytes, stage_i16, tiles,
 };
 use crate::{
-    epilogue::{NR, Quant, Sign},
+    epilogue::{NR, Quant, Refill, Sign},
     simd::portable::{pack16, pack32, round, widen16},
 };
 
@@ -114,14 +114,18 @@ impl<T: Operand> Dot for Portable<T> {
 
     #[inline(always)]
     unsafe fn requantize<const MR: usize, const NV: usize>(
-        acc: &[[Self::Acc; NV]; MR],
+        acc: &mut [[Self::Acc; NV]; MR],
         quant: &Quant,
         multiplier: *const f32,
         cols: usize,
         out: *mut u8,
         ldc: usize,
+        refill: &impl Refill<Self::Acc>,
     ) -> bool {
-        const { assert!(NV == 1, "tiles are one panel wide") };
+        // The set's own tiles are one panel wide.
+        if NV != 1 {
+            return false;
+        }
         // The upper bound is applied before the conversion, which saturates on the other side; the rest happens in the
         // u8 domain.
         let (shift, flip) = match quant.sign {
@@ -149,6 +153,8 @@ impl<T: Operand> Dot for Portable<T> {
                 }
             }
         });
+        // SAFETY: all rows are written.
+        unsafe { refill.rows(acc, 0, MR) };
         true
     }
 

@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 
 use super::kernel::{Dot, Spill, kernel_set};
 use crate::epilogue::{
-    Quant, Sign,
+    Quant, Refill, Sign,
     x86_avx512::{Zmm, requantize_tile},
     x86_rows::finish_rows,
 };
@@ -22,12 +22,6 @@ impl Dot for Avx512Bw {
     type Splat = __m512i;
     type B = __m512i;
     type Acc = __m512i;
-
-    #[inline(always)]
-    unsafe fn start(bias: *const i32) -> Self::Acc {
-        // SAFETY: the caller grants 16 values and the features.
-        unsafe { _mm512_loadu_si512(bias.cast()) }
-    }
 
     #[inline(always)]
     unsafe fn load_b(b: *const i8) -> Self::B {
@@ -48,28 +42,23 @@ impl Dot for Avx512Bw {
     }
 
     #[inline(always)]
-    unsafe fn store(acc: Self::Acc, out: *mut i32) {
-        // SAFETY: the caller grants room for 16 values and the features.
-        unsafe { _mm512_storeu_si512(out.cast(), acc) }
-    }
-
-    #[inline(always)]
     unsafe fn stage(src: *const u8, len: usize, sign: Sign, dst: *mut i16) {
         // SAFETY: `len` readable bytes, and as many writable values, rounded up to KR; the caller grants the features.
         unsafe {
-            for at in (0..len).step_by(32) {
-                let left = (len - at).min(32);
-                let bytes = _mm256_maskz_loadu_epi8(u32::MAX >> (32 - left), src.add(at).cast());
-                let values = match sign {
-                    Sign::U8 => _mm512_cvtepu8_epi16(bytes),
-                    Sign::S8 => _mm512_cvtepi8_epi16(bytes),
-                };
-                if left == 32 {
-                    _mm512_storeu_si512(dst.add(at).cast(), values);
-                } else {
-                    let write = u32::MAX >> (32 - left.next_multiple_of(Self::KR));
-                    _mm512_mask_storeu_epi16(dst.add(at).cast(), write, values);
-                }
+            let widen = |bytes| match sign {
+                Sign::U8 => _mm512_cvtepu8_epi16(bytes),
+                Sign::S8 => _mm512_cvtepi8_epi16(bytes),
+            };
+            let whole = len / 32 * 32;
+            for at in (0..whole).step_by(32) {
+                let bytes = _mm256_loadu_si256(src.add(at).cast());
+                _mm512_storeu_si512(dst.add(at).cast(), widen(bytes));
+            }
+            if whole < len {
+                let left = len - whole;
+                let bytes = _mm256_maskz_loadu_epi8(u32::MAX >> (32 - left), src.add(whole).cast());
+                let write = u32::MAX >> (32 - left.next_multiple_of(Self::KR));
+                _mm512_mask_storeu_epi16(dst.add(whole).cast(), write, widen(bytes));
             }
         }
     }

@@ -8,7 +8,7 @@ use std::arch::x86_64::*;
 
 use super::kernel::{Dot, Spill, kernel_set};
 use crate::epilogue::{
-    Quant, Sign,
+    Quant, Refill, Sign,
     x86_avx512::{Zmm, requantize_tile},
     x86_rows::finish_rows,
 };
@@ -23,12 +23,6 @@ impl Dot for Avx512Vnni {
     type Splat = __m512i;
     type B = __m512i;
     type Acc = __m512i;
-
-    #[inline(always)]
-    unsafe fn start(bias: *const i32) -> Self::Acc {
-        // SAFETY: the caller grants 16 values and the features.
-        unsafe { _mm512_loadu_si512(bias.cast()) }
-    }
 
     #[inline(always)]
     unsafe fn load_b(b: *const i8) -> Self::B {
@@ -49,28 +43,22 @@ impl Dot for Avx512Vnni {
     }
 
     #[inline(always)]
-    unsafe fn store(acc: Self::Acc, out: *mut i32) {
-        // SAFETY: the caller grants room for 16 values and the features.
-        unsafe { _mm512_storeu_si512(out.cast(), acc) }
-    }
-
-    #[inline(always)]
     unsafe fn stage(src: *const u8, len: usize, sign: Sign, dst: *mut u8) {
         let mask = if sign == Sign::S8 { 0x80u8 as i8 } else { 0 };
         // SAFETY: `len` readable bytes, and as many writable ones, rounded up to KR; the caller grants the features.
         unsafe {
             let mask = _mm512_set1_epi8(mask);
-            for at in (0..len).step_by(64) {
-                let left = (len - at).min(64);
-                let read = u64::MAX >> (64 - left);
-                let bytes = _mm512_maskz_loadu_epi8(read, src.add(at).cast());
+            let whole = len / 64 * 64;
+            for at in (0..whole).step_by(64) {
+                let bytes = _mm512_loadu_si512(src.add(at).cast());
+                _mm512_storeu_si512(dst.add(at).cast(), _mm512_xor_si512(bytes, mask));
+            }
+            if whole < len {
+                let left = len - whole;
+                let bytes = _mm512_maskz_loadu_epi8(u64::MAX >> (64 - left), src.add(whole).cast());
+                let write = u64::MAX >> (64 - left.next_multiple_of(Self::KR));
                 let bytes = _mm512_xor_si512(bytes, mask);
-                if left == 64 {
-                    _mm512_storeu_si512(dst.add(at).cast(), bytes);
-                } else {
-                    let write = u64::MAX >> (64 - left.next_multiple_of(Self::KR));
-                    _mm512_mask_storeu_epi8(dst.add(at).cast(), write, bytes);
-                }
+                _mm512_mask_storeu_epi8(dst.add(whole).cast(), write, bytes);
             }
         }
     }

@@ -1,9 +1,29 @@
 //! What the AVX-512 tiers do alike with a register of 16 accumulators.
 
+use std::arch::{asm, x86_64::__m512i};
+
 /// The methods of [`super::kernel::Dot`] that do not depend on how products are formed. Names are those that the tiers'
 /// files import.
 macro_rules! accumulators {
     () => {
+        #[inline(always)]
+        unsafe fn start(bias: *const i32) -> Self::Acc {
+            // SAFETY: the caller grants 16 values and the features.
+            unsafe { _mm512_loadu_si512(bias.cast()) }
+        }
+
+        #[inline(always)]
+        unsafe fn store(acc: Self::Acc, out: *mut i32) {
+            // SAFETY: the caller grants room for 16 values and the features.
+            unsafe { _mm512_storeu_si512(out.cast(), acc) }
+        }
+
+        #[inline(always)]
+        unsafe fn pin(acc: Self::Acc) -> Self::Acc {
+            // SAFETY: the caller grants the feature.
+            unsafe { $crate::gemm::x86_zmm::pin(acc) }
+        }
+
         #[inline(always)]
         unsafe fn add(acc: Self::Acc, other: Self::Acc) -> Self::Acc {
             // SAFETY: the caller grants the features.
@@ -32,15 +52,16 @@ macro_rules! accumulators {
 
         #[inline(always)]
         unsafe fn requantize<const MR: usize, const NV: usize>(
-            acc: &[[Self::Acc; NV]; MR],
+            acc: &mut [[Self::Acc; NV]; MR],
             quant: &Quant,
             multiplier: *const f32,
             cols: usize,
             out: *mut u8,
             ldc: usize,
+            refill: &impl Refill<Self::Acc>,
         ) -> bool {
             // SAFETY: same contract; multipliers are padded to whole panels.
-            unsafe { requantize_tile(acc, quant, multiplier, cols, out, ldc) };
+            unsafe { requantize_tile(acc, quant, multiplier, cols, out, ldc, refill) };
             true
         }
 
@@ -58,3 +79,12 @@ macro_rules! accumulators {
     };
 }
 pub(crate) use accumulators;
+
+/// [`super::kernel::Dot::pin`].
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(crate) fn pin(mut acc: __m512i) -> __m512i {
+    // SAFETY: no instruction.
+    unsafe { asm!("/* {0} */", inout(zmm_reg) acc, options(nomem, nostack, preserves_flags)) };
+    acc
+}

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::{
     Cpu,
     cpu::Isa,
-    epilogue::{Epilogue, NR, Sign, TileOut},
+    epilogue::{Epilogue, Keep, NR, Sign, TileOut},
     gemm::kernel::{Dot, Strided, finish, for_each_row},
 };
 
@@ -315,10 +315,10 @@ unsafe fn outputs<W: Winograd>(panel: &Panel<'_>) {
                 if top + i < out_h {
                     let to = to.at_row((top + i - 2 * panel.first_row) * out_w + left);
                     if left + 1 < out_w {
-                        let both = [[first], [second]];
-                        finish::<W::Dot, 2, 1>(both, epilogue, columns, to, |_| 0);
+                        let both = &mut [[first], [second]];
+                        finish::<W::Dot, 2, 1>(both, epilogue, columns, to, |_| 0, &Keep);
                     } else {
-                        finish::<W::Dot, 1, 1>([[first]], epilogue, columns, to, |_| 0);
+                        finish::<W::Dot, 1, 1>(&mut [[first]], epilogue, columns, to, |_| 0, &Keep);
                     }
                 }
             }

@@ -2,7 +2,7 @@
 
 use super::{pass::Group, tiles::TILE_ROWS};
 use crate::{
-    epilogue::{Epilogue, NR, TileOut},
+    epilogue::{Epilogue, Keep, NR, TileOut},
     gemm::kernel::{Dot, finish},
 };
 
@@ -135,11 +135,11 @@ impl<'a> Pending<'a> {
         // SAFETY: rows `first` … of the block's sums, whose output is exclusive.
         unsafe {
             let sums = self.sums.add(first * NV * NR);
-            let acc = std::array::from_fn::<_, MR, _>(|r| {
+            let mut acc = std::array::from_fn::<_, MR, _>(|r| {
                 std::array::from_fn::<_, NV, _>(|v| D::start(sums.add((r * NV + v) * NR)))
             });
             let row_sum = |r: usize| self.row_sums[first + r];
-            finish::<D, MR, NV>(acc, self.epilogue, self.columns, self.to, row_sum);
+            finish::<D, MR, NV>(&mut acc, self.epilogue, self.columns, self.to, row_sum, &Keep);
         }
         self.to = self.to.at_row(MR);
         self.done += MR;
