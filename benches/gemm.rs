@@ -16,7 +16,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{best_seconds, output, peak_gops, read_gbps};
+use common::{best_seconds, chosen, output, peak_gops, read_gbps};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use requant_kernels::{
     Cpu,
@@ -166,7 +166,9 @@ fn bench(c: &mut Criterion) {
     let two = RayonPool::new(Arc::new(pool));
     for isa in Cpu::available() {
         let cpu = Cpu::with_isa(isa).unwrap();
-        table(cpu, &two);
+        if chosen(isa) {
+            table(cpu, &two);
+        }
         let mut group = c.benchmark_group(format!("kernel/gemm-u8s8-{isa}"));
         group.sample_size(20);
         for (m, n, k) in SHAPES {

@@ -15,7 +15,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{best_seconds, output, peak_gops};
+use common::{best_seconds, chosen, output, peak_gops};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use requant_kernels::{
     Cpu, Isa,
@@ -205,12 +205,6 @@ fn tables(cpu: Cpu) {
             );
         }
     }
-}
-
-/// Whether the filter of the command line, if any, names the ISA.
-fn chosen(isa: Isa) -> bool {
-    let mut filters = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).peekable();
-    filters.peek().is_none() || filters.any(|filter| filter.contains(isa.name()))
 }
 
 fn bench(c: &mut Criterion) {

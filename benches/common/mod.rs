@@ -3,10 +3,8 @@
 
 use std::{hint::black_box, time::Instant};
 
-#[cfg(target_arch = "x86_64")]
-use requant_kernels::Isa;
 use requant_kernels::{
-    Cpu,
+    Cpu, Isa,
     epilogue::{Output, Requantize, Sign},
 };
 
@@ -33,6 +31,12 @@ pub(crate) fn output(n: usize) -> Output {
         max: 255,
         residual: None,
     }
+}
+
+/// Whether the filter of the command line, if any, names the ISA.
+pub(crate) fn chosen(isa: Isa) -> bool {
+    let mut filters = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).peekable();
+    filters.peek().is_none() || filters.any(|filter| filter.contains(isa.name()))
 }
 
 /// Operations per second, in 10⁹, of independent chains of the multiply-add that the ISA's kernels are built on.

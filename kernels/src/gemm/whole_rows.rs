@@ -4,9 +4,11 @@
 //! take the first groups of K of the rows that follow. The vector units that multiply would otherwise be idle while
 //! others convert and pack.
 
+#[cfg(target_arch = "x86_64")]
+use super::kernel::group;
 use super::{
     dot::Dot,
-    kernel::{Block, NextRows, Rows, Strided, finish, for_each_row, group, start},
+    kernel::{Block, NextRows, Rows, Strided, finish, for_each_row, start},
 };
 use crate::{
     epilogue::{Keep, NR, Refill},

@@ -4,7 +4,7 @@ use std::arch::aarch64::*;
 
 use super::kernel::{Acc, Winograd, WinogradSet, winograd_set};
 use crate::{
-    epilogue::{NR, Quant, Sign},
+    epilogue::{NR, Quant, Refill, Sign},
     gemm::{
         arm_dotprod::requantize_rows,
         kernel::{Dot, Spill, Strided, for_each_row, stage_i16},
@@ -61,12 +61,13 @@ impl Dot for Smlal {
 
     #[inline(always)]
     unsafe fn requantize<const MR: usize, const NV: usize>(
-        acc: &[[Self::Acc; NV]; MR],
+        acc: &mut [[Self::Acc; NV]; MR],
         quant: &Quant,
         multiplier: *const f32,
         cols: usize,
         out: *mut u8,
         ldc: usize,
+        _refill: &impl Refill<Self::Acc>,
     ) -> bool {
         // SAFETY: the caller grants `cols` bytes of MR rows, and NV·16 multipliers.
         unsafe { requantize_rows(acc, quant, multiplier, cols, out, ldc) }
