@@ -6,6 +6,8 @@
 //!
 //! The baseline tier takes `wide`'s registers; fewer elements than fill one go through the definition.
 
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod arm;
 pub(crate) mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;

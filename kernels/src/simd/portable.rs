@@ -2,7 +2,7 @@
 //!
 //! `wide` knows features at compile time only, so that these types serve the tier that needs no detection.
 
-use wide::{bytemuck::cast, f32x4, i8x16, i16x8, i16x16, i32x4, i32x8, u8x16};
+use wide::{bytemuck::cast, f32x4, i8x16, i16x8, i32x4, u8x16};
 
 use super::{Bytes, Codes, Quad, Real};
 use crate::numeric::fused;
@@ -10,8 +10,11 @@ use crate::numeric::fused;
 /// Codes to s16, two's complement if `S`.
 #[inline(always)]
 pub(crate) fn widen16<const S: bool>(x: u8x16) -> [i16x8; 2] {
+    #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+    return super::arm::widen16::<S>(x);
+    #[cfg(not(all(target_arch = "aarch64", target_endian = "little")))]
     if S {
-        cast(i16x16::from(cast::<u8x16, i8x16>(x)))
+        cast(wide::i16x16::from(cast::<u8x16, i8x16>(x)))
     } else {
         [i16x8::from_u8x16_low(x), i16x8::from_u8x16_high(x)]
     }
@@ -20,7 +23,10 @@ pub(crate) fn widen16<const S: bool>(x: u8x16) -> [i16x8; 2] {
 /// s16 to s32.
 #[inline(always)]
 pub(crate) fn widen32(x: i16x8) -> [i32x4; 2] {
-    cast(i32x8::from(x))
+    #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+    return super::arm::widen32(x);
+    #[cfg(not(all(target_arch = "aarch64", target_endian = "little")))]
+    cast(wide::i32x8::from(x))
 }
 
 /// s32 to s16, saturated.
@@ -265,14 +271,7 @@ fn unpack_pairs<const HIGH: bool>(a: u8x16, b: u8x16) -> u8x16 {
         cast(unsafe { if HIGH { _mm_unpackhi_epi16(a, b) } else { _mm_unpacklo_epi16(a, b) } })
     }
     #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
-    {
-        use std::{arch::aarch64::*, mem::transmute};
-        // SAFETY: registers of 16 bytes, of which any are a value; NEON is part of the target.
-        unsafe {
-            let (a, b): (uint16x8_t, uint16x8_t) = (transmute(a), transmute(b));
-            transmute(if HIGH { vzip2q_u16(a, b) } else { vzip1q_u16(a, b) })
-        }
-    }
+    return super::arm::unpack_pairs::<HIGH>(a, b);
     #[cfg(not(any(
         target_arch = "x86_64",
         all(target_arch = "aarch64", target_endian = "little")
