@@ -128,7 +128,7 @@ impl Core<'_> {
         let most = if small && stage.is_some() { SMALL_B_ROWS } else { usize::MAX };
         let fits = budget / ld.max(1) / ROW_STEP * ROW_STEP;
         let chunk = fits.max(ROW_STEP).min(most).min(rows);
-        let ahead = small && chunk < rows;
+        let ahead = small && chunk < rows && stage.is_some_and(|stage| stage.ahead);
         let staged_bytes = stage.map_or(0, |_| chunk * ld * if ahead { 2 } else { 1 });
         let sums_bytes = if sums { (chunk * size_of::<i32>()).next_multiple_of(ALIGN) } else { 0 };
         let wide_bytes = match set.wide {

@@ -160,6 +160,8 @@ pub(crate) struct Rows {
 pub(crate) struct Stage {
     /// Bytes of a staged value.
     pub(crate) bytes: usize,
+    /// Whether tiles stage the rows of [`Block::next`].
+    pub(crate) ahead: bool,
     /// Writes what the dot product reads, each row `ld` bytes after the last, K rounded up to KR.
     ///
     /// # Safety
@@ -516,6 +518,7 @@ macro_rules! kernel_set {
             $crate::gemm::kernel::KernelSet {
                 stage: Some($crate::gemm::kernel::Stage {
                     bytes: size_of::<<$dot as $crate::gemm::kernel::Dot>::A>(),
+                    ahead: <$dot as $crate::gemm::kernel::Dot>::WHOLE_ROWS,
                     run: {
                         #[$attr]
                         unsafe fn stage(rows: &$crate::gemm::kernel::Rows, to: *mut u8, ld: usize) {
