@@ -271,8 +271,8 @@ pub(crate) struct Quant {
 pub(crate) enum Multiplier {
     HalfEven {
         m: Vec<f32>,
-        /// Whether their magnitudes are.
-        below_one: bool,
+        /// Whether products with sums fit an i32.
+        fits: bool,
     },
     Double {
         m0: Vec<i32>,
@@ -335,6 +335,19 @@ impl Epilogue {
         Ok(Self { bias, w_zero, kind, n })
     }
 
+    /// For sums of `k` products of a byte with a weight of at most 9 bits, which allow multipliers of 1 and more.
+    pub(crate) fn of_products(mut self, k: usize) -> Self {
+        let bias = self.bias.iter().map(|b| b.unsigned_abs()).max().unwrap_or(0);
+        // With room for what rounding to f32 adds.
+        let most = (k as f64 * 256.0 * 512.0 + f64::from(bias)) * 1.001;
+        if let Kind::Quant8(Quant { multiplier: Multiplier::HalfEven { m, fits }, .. }) =
+            &mut self.kind
+        {
+            *fits |= m.iter().all(|&m| f64::from(m.abs()) * most < f64::from(i32::MAX));
+        }
+        self
+    }
+
     /// Columns.
     pub(crate) fn n(&self) -> usize {
         self.n
@@ -355,15 +368,13 @@ impl Epilogue {
         }
     }
 
-    /// Whether all that is to do, once zero-point terms are subtracted, is [`Requantize::HalfEven`] with multipliers
-    /// below 1, so that products fit an i32: the form that kernels fuse into registers.
+    /// Whether all that is to do, once zero-point terms are subtracted, is [`Requantize::HalfEven`] whose products
+    /// certainly fit an i32: the form that kernels fuse into registers.
     pub(crate) fn plain_half_even(&self) -> Option<(&Quant, &[f32])> {
         match &self.kind {
             Kind::Quant8(
                 q @ Quant {
-                    multiplier: Multiplier::HalfEven { m, below_one: true },
-                    residual: None,
-                    ..
+                    multiplier: Multiplier::HalfEven { m, fits: true }, residual: None, ..
                 },
             ) => Some((q, m)),
             _ => None,
@@ -380,8 +391,8 @@ impl Multiplier {
         Ok(match requantize {
             Requantize::HalfEven(m) => {
                 m.iter().try_for_each(|&m| check_finite("multiplier", m))?;
-                let below_one = m.iter().all(|m| m.abs() < 1.0);
-                Self::HalfEven { m: per_column("multipliers", m, n, 0.0)?, below_one }
+                let fits = m.iter().all(|m| m.abs() < 1.0);
+                Self::HalfEven { m: per_column("multipliers", m, n, 0.0)?, fits }
             }
             Requantize::TfliteDouble(m) => {
                 let (m0, shift) = parts(m)?;

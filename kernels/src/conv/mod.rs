@@ -138,7 +138,9 @@ impl Conv {
                 Form::Depthwise(Depthwise::new(&geometry, packed, bias, pad_value, output)?)
             }
             PackedForm::Winograd(_) => {
-                let epilogue = Epilogue::new(spec.out_c, bias.to_vec(), None, output)?;
+                let taps = spec.kernel[0] * spec.kernel[1];
+                let epilogue = Epilogue::new(spec.out_c, bias.to_vec(), None, output)?
+                    .of_products(taps * spec.in_c);
                 Form::Winograd(epilogue, vec![pad_value; spec.in_c])
             }
         };

@@ -126,7 +126,8 @@ impl Depthwise {
             .zip(&packed.sums)
             .map(|(b, sum)| b.wrapping_sub(offset.wrapping_mul(*sum)))
             .collect();
-        let epilogue = Epilogue::new(spec.out_c, bias, None, output)?;
+        let taps = spec.kernel[0] * spec.kernel[1];
+        let epilogue = Epilogue::new(spec.out_c, bias, None, output)?.of_products(taps);
         let method = match ring {
             Some(ring) => Method::Ring(RingConv::new(geometry, ring, &epilogue)),
             None => Method::Table(TableConv::new(geometry)),

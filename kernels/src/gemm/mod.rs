@@ -196,7 +196,8 @@ impl PackedB {
             .zip(&self.sums)
             .map(|(b, sum)| b.wrapping_sub(offset.wrapping_mul(*sum)))
             .collect();
-        Epilogue::new(self.n(), bias, self.w_zero.as_deref(), output)
+        let epilogue = Epilogue::new(self.n(), bias, self.w_zero.as_deref(), output)?;
+        Ok(epilogue.of_products(self.k()))
     }
 
     pub(crate) fn core<'a>(&'a self, epilogue: &'a Epilogue) -> Core<'a> {
