@@ -22,6 +22,9 @@ pub(crate) use finish::{Keep, Refill, TileOut, finish_tile};
 /// Columns of a weight panel; per-column constants are padded to a multiple of it.
 pub(crate) const NR: usize = 16;
 
+/// No accumulator is larger.
+const TWO_31: f64 = 2_147_483_648.0;
+
 /// A positive real multiplier `m0 · 2^(shift − 31)` with `m0` in `[2^30, 2^31)`, or zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FixedPoint {
@@ -335,15 +338,18 @@ impl Epilogue {
         Ok(Self { bias, w_zero, kind, n })
     }
 
-    /// For sums of `k` products of a byte with a weight of at most 9 bits, which allow multipliers of 1 and more.
+    /// For sums of `k` products of a byte with a weight of at most 9 bits, which allow multipliers of 1 and more. Biases
+    /// near 2³¹ come with tiny ones: channels that are always zero are quantized so.
     pub(crate) fn of_products(mut self, k: usize) -> Self {
-        let bias = self.bias.iter().map(|b| b.unsigned_abs()).max().unwrap_or(0);
-        // With room for what rounding to f32 adds.
-        let most = (k as f64 * 256.0 * 512.0 + f64::from(bias)) * 1.001;
         if let Kind::Quant8(Quant { multiplier: Multiplier::HalfEven { m, fits }, .. }) =
             &mut self.kind
         {
-            *fits |= m.iter().all(|&m| f64::from(m.abs()) * most < f64::from(i32::MAX));
+            let products = k as f64 * 256.0 * 512.0;
+            *fits = m.iter().zip(&self.bias).all(|(m, bias)| {
+                // With room for what rounding to f32 adds; sums are taken modulo 2³².
+                let most = (products + f64::from(bias.unsigned_abs())) * 1.001;
+                f64::from(m.abs()) * most.min(TWO_31) < TWO_31
+            });
         }
         self
     }

@@ -113,7 +113,7 @@ fn with_data(spec: ConvSpec) -> impl Strategy<Value = Problem> {
     let weights_len = spec.out_c * (spec.in_c / spec.groups) * spec.kernel[0] * spec.kernel[1];
     (
         (signs(), bytes(geometry.input_len()), weights(weights_len), zero_points(spec.out_c)),
-        proptest::collection::vec(-50_000i32..50_000, spec.out_c),
+        biases(spec.out_c),
         (any::<u8>(), outputs(spec.out_c), bytes(geometry.output_len())),
     )
         .prop_map(move |((sign, x, w, w_zero), bias, (pad_value, output, residual))| Problem {

@@ -105,7 +105,7 @@ fn with_data(spec: ConvTransposeSpec) -> impl Strategy<Value = Problem> {
     let weights_len = in_c * out_c / groups * kernel[0] * kernel[1];
     (
         (signs(), bytes(input_len(&spec)), weights(weights_len), zero_points(out_c)),
-        proptest::collection::vec(-50_000i32..50_000, out_c),
+        biases(out_c),
         (0i32..256, outputs(out_c), bytes(output_len(&spec))),
     )
         .prop_map(move |((sign, x, w, w_zero), bias, (x_zero, output, residual))| Problem {

@@ -85,8 +85,7 @@ fn problems(
         |(m, n, k, a_pad, c_pad, r_pad, transposed, sign)| {
             let (lda, ldc, ldr) = (k + a_pad, n + c_pad, n + r_pad);
             let operands = (bytes(m * lda), weights(k * n), zero_points(n), bytes(m * ldr));
-            let bias = proptest::collection::vec(-100_000i32..100_000, n);
-            (operands, bias, outputs(n)).prop_map(
+            (operands, biases(n), outputs(n)).prop_map(
                 move |((a, b, w_zero, residual), bias, output)| Problem {
                     m,
                     n,

@@ -160,8 +160,6 @@ pub(super) struct PackedRing {
     /// Kernel height and width.
     size: [usize; 2],
     data: AlignedBytes,
-    /// The largest `Σ |w|` of a channel, times the largest activation.
-    reach: i64,
 }
 
 impl PackedRing {
@@ -196,9 +194,7 @@ impl PackedRing {
                 });
             }
         }
-        let reach = |c| (0..kh * kw).map(|tap| i64::from(at(c, tap)).abs()).sum::<i64>();
-        let reach = 255 * (0..channels).map(reach).max().unwrap_or(0);
-        Ok(Some(Self { kernel, sign, size: [kh, kw], data, reach }))
+        Ok(Some(Self { kernel, sign, size: [kh, kw], data }))
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -268,15 +264,13 @@ impl Tiling {
 pub(super) struct RingConv {
     /// Bias and multipliers of each chunk.
     constants: AlignedBytes,
-    /// Whether the epilogue is done in registers.
-    fused: bool,
     /// Bytes of one worker's ring and pointers, with room to align them.
     scratch: usize,
 }
 
 impl std::fmt::Debug for RingConv {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RingConv").field("fused", &self.fused).finish_non_exhaustive()
+        f.debug_struct("RingConv").finish_non_exhaustive()
     }
 }
 
@@ -284,30 +278,22 @@ impl RingConv {
     /// `epilogue` holds the bias that undoes the packed weights' offset.
     pub(super) fn new(geometry: &ConvGeometry, packed: &PackedRing, epilogue: &Epilogue) -> Self {
         let cell = packed.kernel.cell();
-        let multiplier = epilogue.plain_half_even().map(|(_, multiplier)| multiplier);
         let channels = geometry.spec().out_c;
-        // Without a bound on the product, its conversion to an integer must be clamped before: left to the other path.
-        let bounded = |m: &[f32]| {
-            epilogue.bias[..channels].iter().zip(m).all(|(bias, m)| {
-                let most = i64::from(*bias).abs() + packed.reach;
-                most < 1 << 31 && most as f64 * f64::from(m.abs()) < f64::from(1 << 30)
-            })
-        };
-        let fused = multiplier.filter(|m| bounded(m));
+        let multipliers = epilogue.plain_half_even().map(|(_, m)| m);
         let count = chunks(channels, packed.kernel.vector).count();
         let mut constants = AlignedBytes::zeroed(count * 2 * cell);
         let lanes = constants.as_mut_slice().chunks_exact_mut(2 * cell);
         for (chunk, to) in chunks(channels, packed.kernel.vector).zip(lanes) {
-            let (bias, multipliers) = to.split_at_mut(cell);
+            let (bias, to) = to.split_at_mut(cell);
             chunk.fill_lanes(bias, |c| epilogue.bias[c].to_ne_bytes());
-            if let Some(m) = fused {
-                chunk.fill_lanes(multipliers, |c| m[c].to_ne_bytes());
+            if let Some(m) = multipliers {
+                chunk.fill_lanes(to, |c| m[c].to_ne_bytes());
             }
         }
         let ring = |parts| packed.tiling(geometry, parts).ring_bytes(packed.kernel);
         let ring = (0..3).map(ring).max().unwrap_or(0);
         let scratch = ring + packed.taps() * size_of::<*const u8>() + SCRATCH_ALIGN;
-        Self { constants, fused: fused.is_some(), scratch }
+        Self { constants, scratch }
     }
 
     pub(super) fn scratch_bytes(&self) -> usize {
@@ -366,10 +352,7 @@ impl RingConv {
                             .as_ptr()
                             .cast(),
                         epilogue,
-                        fused: epilogue
-                            .plain_half_even()
-                            .map(|(quant, _)| quant)
-                            .filter(|_| self.fused),
+                        fused: epilogue.plain_half_even().map(|(quant, _)| quant),
                         to: TileOut { out, ldc: channels * element, residual, ldr: channels },
                         out_w,
                     };

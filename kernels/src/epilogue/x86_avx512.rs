@@ -4,7 +4,7 @@
 //! i32 ─cvt─▶ f32 ─·m─▶ ─cvt, half to even─▶ i32 ─packs─▶ i16 ─adds zero─▶ ─packus─▶ u8 ─max low, min high─▶
 //! ```
 //! Everything happens in the u8 domain; s8 outputs are shifted by 128 and flipped back by the last XOR.
-//! Multipliers are below 1, so a product converts to an i32; every step after that saturates towards the bounds.
+//! Products fit an i32 (`Epilogue::plain_half_even`); every step after the conversion saturates towards the bounds.
 
 use std::arch::x86_64::*;
 

@@ -174,6 +174,16 @@ pub(crate) fn zero_points(n: usize) -> impl Strategy<Value = Option<Vec<i32>>> {
     ]
 }
 
+/// Biases of `n` columns, rarely near the ends of i32, as quantizers give them to channels that are always zero.
+pub(crate) fn biases(n: usize) -> impl Strategy<Value = Vec<i32>> {
+    let one = prop_oneof![
+        30 => -50_000i32..50_000,
+        1 => i32::MIN..i32::MIN + 50_000,
+        1 => i32::MAX - 50_000..=i32::MAX,
+    ];
+    proptest::collection::vec(one, n)
+}
+
 fn per_channel<T: std::fmt::Debug + Clone>(
     n: usize,
     one: impl Strategy<Value = T> + Clone,
@@ -190,6 +200,11 @@ fn float_multiplier() -> impl Strategy<Value = f32> + Clone {
         1 => Just(-0.01),
         1 => Just(3e38f32),
     ]
+}
+
+/// Multipliers of real models, some of 1.
+fn real_multiplier() -> impl Strategy<Value = f32> + Clone {
+    prop_oneof![8 => 1e-5f32..0.05, 1 => Just(1.0f32), 1 => Just(0.999_999_94)]
 }
 
 fn fixed_multiplier() -> impl Strategy<Value = FixedPoint> + Clone {
@@ -227,7 +242,8 @@ fn residuals() -> impl Strategy<Value = Residual> {
 /// Any output of `n` columns.
 pub(crate) fn outputs(n: usize) -> impl Strategy<Value = Output> {
     let requantize = prop_oneof![
-        3 => per_channel(n, float_multiplier()).prop_map(Requantize::HalfEven),
+        2 => per_channel(n, float_multiplier()).prop_map(Requantize::HalfEven),
+        2 => per_channel(n, real_multiplier()).prop_map(Requantize::HalfEven),
         1 => per_channel(n, fixed_multiplier()).prop_map(Requantize::TfliteDouble),
         1 => per_channel(n, fixed_multiplier()).prop_map(Requantize::TfliteSingle),
     ];
