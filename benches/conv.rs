@@ -109,12 +109,16 @@ const RESNET50: [Layer; 22] = [
     times(2, dense(7, 512, 512, 3, 1)),
 ];
 
-/// First layers; shapes of Inception-v3, of PP-OCR, of a speech model and of ResNeXt-50; transposed convolutions of
-/// PP-OCR and of decoders.
-const OTHERS: [Layer; 26] = [
+/// First layers; pointwise ones of EfficientNet-Lite0; shapes of Inception-v3, of PP-OCR, of a speech model and of
+/// ResNeXt-50; transposed convolutions of PP-OCR and of decoders.
+const OTHERS: [Layer; 30] = [
     dense(224, 3, 64, 7, 2),
     dense(224, 3, 32, 3, 2),
     valid(299, 3, 32, 3, 2),
+    dense(112, 32, 16, 1, 1),
+    dense(112, 16, 96, 1, 1),
+    dense(56, 24, 144, 1, 1),
+    dense(28, 40, 240, 1, 1),
     valid(149, 32, 32, 3, 1),
     rect(35, 48, 64, [5, 5]),
     rect(17, 128, 128, [1, 7]),

@@ -388,6 +388,18 @@ impl Epilogue {
     }
 }
 
+impl Quant {
+    /// The bounds and the zero point alone. Stores to the output cannot change a local copy, so that vectors of them
+    /// stay in registers over a loop.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only x86 has such loops"))]
+    #[inline(always)]
+    pub(crate) fn bounds(&self) -> Self {
+        let multiplier = Multiplier::HalfEven { m: Vec::new(), fits: true };
+        let Self { zero_point, low, high, sign, .. } = *self;
+        Self { multiplier, zero_point, low, high, sign, residual: None }
+    }
+}
+
 impl Multiplier {
     fn new(requantize: &Requantize, n: usize) -> Result<Self, KernelError> {
         let parts = |m: &[FixedPoint]| -> Result<_, KernelError> {

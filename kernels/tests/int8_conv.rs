@@ -272,6 +272,42 @@ proptest! {
     }
 }
 
+/// First layers, whose kernel rows end in parts of groups of K, and pointwise layers of few channels.
+fn short_patches() -> impl Strategy<Value = Problem> {
+    let pads = (0usize..4, 0usize..4, 0usize..4, 0usize..4).prop_map(|(a, b, c, d)| [a, b, c, d]);
+    let first = (1usize..6, (1usize..8, 1usize..8), 1usize..4, pads)
+        .prop_map(|(in_c, (kh, kw), stride, pads)| (in_c, [kh, kw], stride, pads));
+    let pointwise = (1usize..18).prop_map(|quads| (4 * quads, [1, 1], 1, [0; 4]));
+    let layer = prop_oneof![3 => first, 1 => pointwise];
+    (1usize..3, 1usize..10, 1usize..40, 1usize..150, layer)
+        .prop_filter_map("the kernel fits", |(batch, in_h, in_w, out_c, layer)| {
+            let (in_c, kernel, stride, pads) = layer;
+            let spec = ConvSpec {
+                batch,
+                in_h,
+                in_w,
+                in_c,
+                out_c,
+                kernel,
+                strides: [stride; 2],
+                dilations: [1, 1],
+                pads,
+                groups: 1,
+            };
+            ConvGeometry::new(spec).ok().map(|_| spec)
+        })
+        .prop_flat_map(with_data)
+}
+
+proptest! {
+    #![proptest_config(config(200))]
+
+    #[test]
+    fn convolutions_of_short_patches_match_the_definition(problem in short_patches()) {
+        problem.check_everywhere();
+    }
+}
+
 /// Convolutions of which a panel of weights holds whole groups.
 fn few_channels() -> impl Strategy<Value = (usize, usize, usize)> {
     let sizes = prop_oneof![Just((1, 2)), Just((2, 2)), Just((4, 4)), Just((4, 8)), Just((8, 8))];
@@ -361,6 +397,9 @@ fn no_kernel_touches_memory_beyond_its_operands() {
     for spec in [
         spec(5, 7, 1, 1, 0, 1),
         spec(5, 7, 1, 1, 0, 2),
+        spec(8, 48, 1, 1, 0, 1),
+        spec(64, 70, 1, 1, 0, 1),
+        spec(5, 64, 1, 5, 2, 3),
         spec(3, 32, 1, 3, 1, 2),
         spec(7, 18, 1, 3, 0, 1),
         spec(2, 2, 2, 3, 1, 1),

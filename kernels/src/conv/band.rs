@@ -8,7 +8,10 @@
 
 use std::ops::Range;
 
-use super::kernel::{BandSet, Patch, PixelSteps};
+use super::{
+    kernel::{BandSet, Patch, PixelSteps},
+    remainders::Remainders,
+};
 use crate::{epilogue::Sign, par::TASK_MACS};
 
 /// Bytes of a band that should stay in L2 while all panels of weights pass over it.
@@ -37,7 +40,7 @@ pub(super) struct Window {
 }
 
 /// The order of K in packed weights: runs of taps, of the channels of a group each, padded with zeros to whole groups
-/// of KR so that every run starts one.
+/// of KR so that every run starts one; or cut to whole groups, the remainders of all runs together after the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct KOrder {
     /// Runs.
@@ -46,8 +49,10 @@ pub(super) struct KOrder {
     pub(super) taps: usize,
     /// Values of a run.
     pub(super) len: usize,
-    /// Values with the zeros.
+    /// Values with the zeros, or without the remainder.
     pub(super) padded: usize,
+    /// Values of the groups that remainders share, with zeros up to whole groups.
+    pub(super) shared: usize,
 }
 
 impl KOrder {
@@ -56,17 +61,44 @@ impl KOrder {
         let (segments, taps) = if neighbours { (kh, kw) } else { (kh * kw, 1) };
         let len = taps * channels;
         let padded = if segments == 1 { len } else { len.next_multiple_of(kr) };
-        Self { segments, taps, len, padded }
+        Self { segments, taps, len, padded, shared: 0 }
+    }
+
+    /// The same with remainders that share groups if that saves a tenth, for pixels that are `step` values apart.
+    pub(super) fn sharing(self, kr: usize, step: usize) -> Self {
+        let cut = self.len / kr * kr;
+        let shared = (self.segments * (self.len - cut)).next_multiple_of(kr);
+        let saved = self.k().saturating_sub(self.segments * cut + shared);
+        // A group of a pixel's remainders must end before the next pixel's.
+        if cut > 0 && step >= kr && saved > 0 && saved * 10 >= self.k() {
+            Self { padded: cut, shared, ..self }
+        } else {
+            self
+        }
     }
 
     /// Values of all runs.
     pub(super) fn k(&self) -> usize {
-        self.segments * self.padded
+        self.segments * self.padded + self.shared
+    }
+
+    /// Values of a run that are read from where it lies.
+    pub(super) fn in_place(&self) -> usize {
+        self.len.min(self.padded)
+    }
+
+    /// The run that value `i` of the shared groups comes from, and its index there, or none for a zero.
+    pub(super) fn remainder(&self, i: usize) -> Option<(usize, usize)> {
+        let len = self.len - self.padded;
+        (i < self.segments * len).then(|| (i / len, self.padded + i % len))
     }
 
     /// Tap and channel of the value `k`, or none for a zero.
     pub(super) fn tap_and_channel(&self, k: usize) -> Option<(usize, usize)> {
-        let (segment, i) = (k / self.padded, k % self.padded);
+        let (segment, i) = match k.checked_sub(self.segments * self.padded) {
+            Some(shared) => self.remainder(shared)?,
+            None => (k / self.padded, k % self.padded),
+        };
         let channels = self.len / self.taps;
         (i < self.len).then(|| (segment * self.taps + i / channels, i % channels))
     }
@@ -79,10 +111,13 @@ pub(super) struct Band {
     sign: Sign,
     window: Window,
     in_place: bool,
-    /// Values of a row.
+    /// Values of a row, and of one with the planes of remainders that follow it.
     row: usize,
+    pitch: usize,
+    /// Where the runs of a pixel's patch start, then its remainders in each plane.
     segments: Vec<usize>,
     len: usize,
+    remainders: Remainders,
     /// A row of padding.
     padding: Vec<u8>,
 }
@@ -116,13 +151,16 @@ impl Band {
             inside && exact && set.in_place == Some(sign) && order.len.is_multiple_of(kr);
         let columns = if in_place { image[1] } else { reach(1) };
         let row = columns * channels;
-        let (taps, len) = if one_run { (order.taps, order.len) } else { (1, per_tap) };
+        let remainders = Remainders::new(order, kr, set.value_bytes, out[1], strides[1] * channels);
+        let pitch = row + remainders.planes() * remainders.width;
+        let (taps, len) = if one_run { (order.taps, order.in_place()) } else { (1, per_tap) };
         let segments = (0..kh)
             .flat_map(|ky| (0..kw).step_by(taps.max(1)).map(move |kx| (ky, kx)))
-            .map(|(ky, kx)| ky * dilations[0] * row + kx * dilations[1] * channels)
+            .map(|(ky, kx)| ky * dilations[0] * pitch + kx * dilations[1] * channels)
+            .chain((0..remainders.planes()).map(|plane| row + plane * remainders.width))
             .collect();
         let padding = if in_place { Vec::new() } else { vec![pad_value; row] };
-        Some(Self { set, sign, window, in_place, row, segments, len, padding })
+        Some(Self { set, sign, window, in_place, row, pitch, segments, len, remainders, padding })
     }
 
     pub(super) fn set(&self) -> &'static BandSet {
@@ -135,9 +173,11 @@ impl Band {
         let steps = PixelSteps {
             width: out[1],
             step: strides[1] * channels,
-            row_step: strides[0] * self.row,
+            row_step: strides[0] * self.pitch,
         };
-        Patch { steps, segments: &self.segments, len: self.len }
+        let runs = self.segments.len() - self.remainders.planes();
+        let (segments, shared) = self.segments.split_at(runs);
+        Patch { steps, segments, len: self.len, shared, remainders: self.remainders.values() }
     }
 
     /// Input rows under `rows` output rows.
@@ -151,14 +191,14 @@ impl Band {
         if self.in_place {
             return 0;
         }
-        (self.input_rows(rows) * self.row + SLACK) * self.set.value_bytes + ALIGN
+        (self.input_rows(rows) * self.pitch + SLACK) * self.set.value_bytes + ALIGN
     }
 
     /// How images are cut into bands for `threads` threads, and the panels of weights into parts, where an output pixel
     /// is `macs` multiply-adds and there are `units` that panels can be cut into.
     pub(super) fn split(&self, batch: usize, macs: usize, units: usize, threads: usize) -> Split {
         let [out_h, out_w] = self.window.out;
-        let one = self.row.max(1) * self.set.value_bytes;
+        let one = self.pitch.max(1) * self.set.value_bytes;
         let fit =
             (BAND_BYTES / one).saturating_sub(self.input_rows(1)) / self.window.strides[0] + 1;
         let least = BAND_PIXELS.div_ceil(out_w.max(1));
@@ -187,7 +227,9 @@ impl Band {
         let value = self.set.value_bytes;
         let count = self.input_rows(rows.len());
         let start = scratch.as_ptr().align_offset(ALIGN);
-        let band = &mut scratch[start..][..(count * self.row + SLACK) * value];
+        let band = &mut scratch[start..][..(count * self.pitch + SLACK) * value];
+        let planes = self.remainders.planes();
+        let (runs, shared) = self.segments.split_at(self.segments.len() - planes);
         let columns = self.row / channels.max(1);
         let before = origin[1].min(0).unsigned_abs().min(columns);
         let first = origin[1].max(0) as usize;
@@ -198,7 +240,7 @@ impl Band {
             if strides[0] > kernel[0] && !(0..kernel[0]).any(read) {
                 continue;
             }
-            let mut at = row * self.row;
+            let mut at = row * self.pitch;
             // Values are rounded up to whole groups, so from left to right and from top to bottom.
             let mut stage = |bytes: &[u8]| {
                 let to = &mut band[at * value..][..(bytes.len() + SLACK) * value];
@@ -216,6 +258,13 @@ impl Band {
                     stage(&self.padding[..after * channels]);
                 }
                 _ => stage(&self.padding),
+            }
+        }
+        if planes > 0 {
+            for row in 0..rows.len() {
+                let band = &mut band[row * strides[0] * self.pitch * value..];
+                // SAFETY: the set is that of weights packed for an ISA that a `Cpu` proved.
+                unsafe { (self.set.collect)(&self.remainders, band, runs, shared) }
             }
         }
         band.as_ptr()

@@ -8,7 +8,11 @@
 
 use std::ops::Range;
 
-use super::spread::{Lanes, Spread};
+use super::{
+    remainders::Remainders,
+    short::ShortSet,
+    spread::{Lanes, Spread},
+};
 use crate::{
     epilogue::{Epilogue, Keep, NR, Sign, TileOut},
     gemm::{
@@ -79,6 +83,16 @@ pub(crate) struct Patch<'a> {
     pub(crate) segments: &'a [usize],
     /// Values of each run.
     pub(crate) len: usize,
+    /// Where groups of KR are that the remainders of runs share, with zeros at the end, and how many values they hold.
+    pub(crate) shared: &'a [usize],
+    pub(crate) remainders: usize,
+}
+
+impl Patch<'_> {
+    /// Groups of KR in all segments.
+    pub(super) fn groups(&self, kr: usize) -> usize {
+        self.segments.len() * self.len.div_ceil(kr) + self.shared.len()
+    }
 }
 
 /// Pixels of a band times some neighbouring panels of weights, of which each segment fills whole groups of KR.
@@ -92,7 +106,7 @@ pub(crate) struct BandBlock<'a> {
     /// A multiple of the tile's MR.
     pub(super) pixels: usize,
     pub(super) b: *const i8,
-    panel: usize,
+    pub(super) panel: usize,
     pub(super) col: usize,
     pub(super) cols: usize,
     pub(super) epilogue: &'a Epilogue,
@@ -103,21 +117,22 @@ pub(crate) struct BandBlock<'a> {
 }
 
 impl BandBlock<'_> {
-    /// Computes so many pixels from `first` on, with tiles by falling MR down to 1.
+    /// Computes so many pixels from `first` on, with tiles by falling MR. Answers how many are left.
     ///
     /// # Safety
     /// As [`band_block`].
-    unsafe fn run(mut self, tiles: &[BandKernel], mut pixels: usize) {
+    unsafe fn run(&mut self, tiles: &[BandKernel], mut pixels: usize) -> usize {
         for tile in tiles {
             self.pixels = pixels / tile.mr * tile.mr;
             if self.pixels > 0 {
                 // SAFETY: the next of the pixels that the caller granted.
-                unsafe { (tile.run)(&self) };
+                unsafe { (tile.run)(self) };
                 self.first += self.pixels;
                 self.to = self.to.at_row(self.pixels);
                 pixels -= self.pixels;
             }
         }
+        pixels
     }
 }
 
@@ -141,6 +156,11 @@ pub(crate) struct BandSet {
     /// `len` bytes at `src` are readable, `len` rounded up to KR values at `dst`, aligned for them, writable; the
     /// ISA's target features are supported.
     pub(crate) stage: unsafe fn(src: *const u8, len: usize, sign: Sign, dst: *mut u8),
+    /// [`Remainders::collect`].
+    ///
+    /// # Safety
+    /// The ISA's target features are supported.
+    pub(crate) collect: unsafe fn(&Remainders, &mut [u8], &[usize], &[usize]),
     /// `tiles[nv − 1]`: tiles of `nv` panels, by falling MR down to 1.
     pub(crate) tiles: &'static [&'static [BandKernel]],
 }
@@ -178,13 +198,18 @@ pub(crate) unsafe fn band_block(
     to: TileOut,
 ) {
     check(core, patch, panels.end);
+    let short = ShortSet::for_patch(core, patch);
     let mut p = panels.start;
     while p < panels.end {
         let width = set.panels_per_tile(panels.end - p);
         let to = at_panel(core, to, p - panels.start);
-        let block = BandBlock { band, ..block(core, patch, pixels.start, p, width, to) };
+        let mut block = BandBlock { band, ..block(core, patch, pixels.start, p, width, to) };
+        let short = short.map_or(&[][..], |short| short.of_panels(width));
         // SAFETY: some of the columns that the caller granted; the check keeps the tile's panels inside the weights.
-        unsafe { block.run(set.tiles[width - 1], pixels.len()) };
+        unsafe {
+            let left = block.run(short, pixels.len());
+            block.run(set.tiles[width - 1], left);
+        }
         p += width;
     }
 }
@@ -205,7 +230,7 @@ pub(crate) unsafe fn spread_block(
     check(core, patch, panels.end);
     for p in panels.clone() {
         let to = at_panel(core, to, p - panels.start);
-        let block = BandBlock {
+        let mut block = BandBlock {
             band: band.wrapping_add(spread.first_byte(p)),
             lanes: &spread.lanes,
             ..block(core, patch, pixels.start, p, 1, to)
@@ -218,11 +243,10 @@ pub(crate) unsafe fn spread_block(
 /// Panics unless weights are as long as said, and their K is that of `patch`.
 fn check(core: &Core<'_>, patch: Patch<'_>, panels: usize) {
     let Core { layout, packed, epilogue, set, .. } = *core;
-    let groups = patch.segments.len() * patch.len.div_ceil(set.kr);
     assert!(
         panels <= layout.panels()
             && packed.len() >= layout.bytes()
-            && groups * set.kr == layout.k.next_multiple_of(set.kr)
+            && patch.groups(set.kr) * set.kr == layout.k.next_multiple_of(set.kr)
             && epilogue.n() == layout.n
     );
 }
@@ -286,7 +310,7 @@ unsafe fn tile<D: Dot, const MR: usize, const NV: usize>(
     offsets: [usize; MR],
 ) {
     let BandBlock { band, patch, offset, b, panel, col, cols, epilogue, to, .. } = *block;
-    let Patch { segments, len, .. } = patch;
+    let Patch { segments, len, shared, remainders, .. } = patch;
     let mut pixels = [band.cast::<D::A>(); MR];
     for_each_row!(r < MR { pixels[r] = pixels[r].wrapping_add(offsets[r]); });
     let groups = len.div_ceil(D::KR);
@@ -302,16 +326,23 @@ unsafe fn tile<D: Dot, const MR: usize, const NV: usize>(
                 weights = weights.add(NR * D::KR);
             }
         }
+        for &at in shared {
+            let row = |r: usize| pixels[r].wrapping_add(at);
+            group::<D, MR, NV>(&mut acc, row, Strided { first: weights, stride: panel });
+            weights = weights.add(NR * D::KR);
+        }
         let row_sum = |r: usize| {
             let value = |a: &D::A| match D::STAGED_AS {
                 Some(Sign::S8) => i32::from((*a).into() as i8),
                 _ => (*a).into(),
             };
-            let sum = |&segment: &usize| -> i32 {
-                let values = std::slice::from_raw_parts(pixels[r].add(segment), len);
+            let sum = |at: usize, len: usize| -> i32 {
+                let values = std::slice::from_raw_parts(pixels[r].add(at), len);
                 values.iter().map(value).sum()
             };
-            segments.iter().map(sum).sum::<i32>() - offset * (segments.len() * len) as i32
+            let runs: i32 = segments.iter().map(|&at| sum(at, len)).sum();
+            let shared: i32 = shared.iter().map(|&at| sum(at, D::KR)).sum();
+            runs + shared - offset * (segments.len() * len + remainders) as i32
         };
         finish::<D, MR, NV>(&mut acc, epilogue, (col, cols), to.at_row(done), row_sum, &Keep);
     }
@@ -320,7 +351,11 @@ unsafe fn tile<D: Dot, const MR: usize, const NV: usize>(
 /// The [`BandSet`] of an ISA, with the tiles of its GEMM: each the generic tile compiled under the given attribute.
 macro_rules! band_set {
     (#[$attr:meta] $dot:ty, $([$($mr:literal x $nv:literal $(x $u:literal)?),+]),+) => {{
-        use $crate::{conv::kernel::{BandBlock, BandKernel, BandSet, run_band}, epilogue::Sign, gemm::kernel::Dot};
+        use $crate::{
+            conv::{Remainders, kernel::{BandBlock, BandKernel, BandSet, run_band}},
+            epilogue::Sign,
+            gemm::kernel::Dot,
+        };
         #[$attr]
         unsafe fn stage(src: *const u8, len: usize, sign: Sign, dst: *mut u8) {
             // SAFETY: same contract.
@@ -330,6 +365,18 @@ macro_rules! band_set {
             value_bytes: size_of::<<$dot as Dot>::A>(),
             in_place: <$dot as Dot>::IN_PLACE,
             stage,
+            collect: {
+                #[$attr]
+                unsafe fn collect(
+                    remainders: &Remainders,
+                    band: &mut [u8],
+                    segments: &[usize],
+                    planes: &[usize],
+                ) {
+                    remainders.collect(band, segments, planes);
+                }
+                collect
+            },
             tiles: &[$(&[$({
                 #[$attr]
                 unsafe fn run(block: &BandBlock<'_>) {

@@ -21,6 +21,8 @@ mod geometry;
 mod im2col;
 pub(crate) mod kernel;
 mod packed;
+mod remainders;
+mod short;
 mod spread;
 mod transpose;
 mod winograd;
@@ -32,6 +34,7 @@ use self::{
     im2col::{BlockSize, Patches},
     kernel::{band_block, spread_block},
     packed::{PackedForm, merged_groups},
+    short::ShortSet,
     spread::Spread,
 };
 pub use self::{
@@ -42,6 +45,7 @@ pub use self::{
 pub(crate) use self::{
     im2col::copy_short,
     kernel::{BandSet, band_set},
+    remainders::Remainders,
 };
 use crate::{
     KernelError,
@@ -76,7 +80,7 @@ enum Form {
 #[derive(Debug)]
 enum Method {
     Pointwise,
-    Band(Band),
+    Band(Box<Band>),
     Im2col,
 }
 
@@ -116,7 +120,7 @@ impl Conv {
                     )
                 };
                 let epilogues =
-                    matrices.iter().enumerate().map(epilogue).collect::<Result<_, _>>()?;
+                    matrices.iter().enumerate().map(epilogue).collect::<Result<Vec<_>, _>>()?;
                 let band = |band_set| {
                     let window = geometry.window();
                     let exact = spread.as_ref().is_none_or(|spread| spread.is_exact(n));
@@ -124,13 +128,17 @@ impl Conv {
                 };
                 let on_tiles = spread.is_none()
                     && set.tiles_unit.is_some()
+                    && order.shared == 0
                     && amx::takes_patches(geometry.pixels(), n, order.k(), order.len);
-                let method = if geometry.is_pointwise() {
+                let short = ShortSet::takes(set, order.k(), &epilogues);
+                let method = if geometry.is_pointwise() && !short {
                     Method::Pointwise
                 } else if on_tiles {
                     Method::Im2col
                 } else {
-                    set.band.and_then(band).map_or(Method::Im2col, Method::Band)
+                    set.band
+                        .and_then(band)
+                        .map_or(Method::Im2col, |band| Method::Band(Box::new(band)))
                 };
                 Form::Gemm(epilogues, method)
             }

@@ -128,8 +128,13 @@ impl PackedConv {
             };
             let (n, channels) = (merged * n, read * in_c);
             let all = checked_product("input channels", &[groups, in_c])?;
-            let order =
-                KOrder::new(shape.kernel, channels, channels == all && spread.is_none(), set.kr);
+            let neighbours = channels == all && spread.is_none();
+            let order = KOrder::new(shape.kernel, channels, neighbours, set.kr);
+            let order = if neighbours && shape.dilations[1] == 1 && set.band.is_some() {
+                order.sharing(set.kr, shape.strides[1].saturating_mul(channels))
+            } else {
+                order
+            };
             // Where the values of a column come from: its group, and the index among its weights.
             let sources: Vec<Option<(usize, usize)>> = (0..order.k())
                 .map(|k| order.tap_and_channel(k))

@@ -55,7 +55,7 @@ use crate::{
 };
 
 /// The least of K and of rows that tiles are used for: below, most of a tile would be padding.
-const MIN_K: usize = 64;
+pub(crate) const MIN_K: usize = 64;
 const MIN_ROWS: usize = 5;
 
 /// Rows after the last whole tile that vector kernels compute faster than a tile of their own.
