@@ -1,7 +1,7 @@
 //! What an ISA supplies to the GEMM tiles: a handful of vector operations.
 
 use super::kernel::{Rows, Spill, Strided, group};
-use crate::epilogue::{NR, Quant, Refill, Sign};
+use crate::epilogue::{NR, Quant, Refill, Sign, TileOut};
 
 /// The vector operations of one ISA. `Acc` and `B` span the 16 columns of a panel.
 ///
@@ -133,6 +133,17 @@ pub(crate) trait Dot {
         _out: *mut u8,
         _ldc: usize,
         _refill: &impl Refill<Self::Acc>,
+    ) -> bool {
+        false
+    }
+    /// The same of other 8-bit outputs, of a tile whose first column is `col` and all of whose columns exist.
+    #[inline(always)]
+    unsafe fn quantize<const MR: usize, const NV: usize, R: Refill<Self::Acc>>(
+        _acc: &mut [[Self::Acc; NV]; MR],
+        _quant: &Quant,
+        _col: usize,
+        _to: TileOut,
+        _refill: &R,
     ) -> bool {
         false
     }

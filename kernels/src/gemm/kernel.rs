@@ -467,7 +467,11 @@ pub(crate) unsafe fn finish<D: Dot, const MR: usize, const NV: usize>(
                     });
                     return false;
                 }
-                Kind::Quant8(_) => {}
+                Kind::Quant8(quant) => {
+                    if D::quantize(acc, quant, col, to, refill) {
+                        return true;
+                    }
+                }
             }
         }
         let mut spilled = MaybeUninit::<[[[i32; NR]; NV]; MR]>::uninit();

@@ -7,8 +7,9 @@ use std::arch::x86_64::*;
 
 use super::kernel::{Dot, KernelSet, Spill, Wide, kernel_set, stage_bytes, stage_i16, tiles};
 use crate::epilogue::{
-    Quant, Refill, Sign,
+    NR, Quant, Refill, Sign, TileOut,
     x86_avx2::{Ymms, requantize_tile},
+    x86_fused::{HalfEven, scaled},
     x86_rows::finish_rows,
 };
 

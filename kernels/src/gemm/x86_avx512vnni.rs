@@ -8,8 +8,9 @@ use std::arch::x86_64::*;
 
 use super::kernel::{Dot, Spill, kernel_set};
 use crate::epilogue::{
-    Quant, Refill, Sign,
+    NR, Quant, Refill, Sign, TileOut,
     x86_avx512::{Zmm, requantize_tile},
+    x86_fused::{HalfEven, scaled},
     x86_rows::finish_rows,
 };
 
