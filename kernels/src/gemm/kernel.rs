@@ -180,24 +180,6 @@ pub(crate) struct Wide {
     pub(crate) widen: unsafe fn(panel: *const i8, len: usize, to: *mut i16),
 }
 
-/// [`KernelSet::row_sums`].
-///
-/// # Safety
-/// As there.
-#[inline(always)]
-pub(crate) unsafe fn row_sums(rows: &Rows, sums: *mut i32) {
-    for r in 0..rows.count {
-        // SAFETY: row `r` of those granted, `k` bytes, and its place in `sums`.
-        unsafe {
-            let row = std::slice::from_raw_parts(rows.a.add(r * rows.lda), rows.k);
-            sums.add(r).write(match rows.sign {
-                Sign::U8 => row.iter().map(|&v| i32::from(v)).sum(),
-                Sign::S8 => row.iter().map(|&v| i32::from(v as i8)).sum(),
-            });
-        }
-    }
-}
-
 impl std::fmt::Debug for KernelSet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.isa.name())
@@ -508,7 +490,7 @@ macro_rules! kernel_set {
                 #[$attr]
                 unsafe fn sums(rows: &$crate::gemm::kernel::Rows, sums: *mut i32) {
                     // SAFETY: the caller keeps the contract of `KernelSet::row_sums`.
-                    unsafe { $crate::gemm::kernel::row_sums(rows, sums) }
+                    unsafe { $crate::gemm::row_sums::row_sums(rows, sums) }
                 }
                 sums
             },
