@@ -21,7 +21,9 @@ pub(crate) trait Dot {
     const ROW_BY_ROW: bool = true;
     /// Whether K may come in several parts, through [`Block::partial`]; tiles are one panel wide then.
     const PARTIAL: bool = false;
-    /// An activation as the dot product reads it.
+    /// How many [`Dot::A`] an activation is, so that K counts as many times.
+    const A_PER_VALUE: usize = 1;
+    /// An activation as the dot product reads it, or a part.
     type A: Copy + Into<i32>;
     /// KR activations, broadcast.
     type Splat: Copy;

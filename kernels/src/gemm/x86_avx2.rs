@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use super::kernel::{Dot, KernelSet, Spill, Wide, kernel_set, stage_bytes, stage_i16, tiles};
+use super::kernel::{Dot, KernelSet, Spill, kernel_set, stage_i16, wide_tiles};
 use crate::epilogue::{
     NR, Quant, Refill, Sign, TileOut,
     x86_avx2::{Ymms, requantize_tile},
@@ -86,6 +86,7 @@ impl Dot for Widened {
     const IN_PLACE: Option<Sign> = None;
     const WHOLE_ROWS: bool = true;
     const PARTIAL: bool = true;
+    const A_PER_VALUE: usize = 2;
     type A = u8;
     type Splat = __m256i;
     type B = [__m256i; 2];
@@ -110,21 +111,12 @@ impl Dot for Widened {
     }
 
     #[inline(always)]
-    unsafe fn stage(src: *const u8, len: usize, _sign: Sign, dst: *mut u8) {
+    unsafe fn stage(src: *const u8, len: usize, sign: Sign, dst: *mut u8) {
         // SAFETY: same contract.
-        unsafe { stage_bytes(src, len, 0, dst, Self::KR) }
+        unsafe { Avx2::stage(src, len, sign, dst.cast()) }
     }
 
     super::x86_ymms::accumulators!();
-}
-
-#[target_feature(enable = "avx2,fma")]
-unsafe fn widen(panel: *const i8, len: usize, to: *mut i16) {
-    // SAFETY: the caller grants `len` values at both ends.
-    let (panel, to) = unsafe {
-        (std::slice::from_raw_parts(panel, len), std::slice::from_raw_parts_mut(to, len))
-    };
-    to.iter_mut().zip(panel).for_each(|(to, b)| *to = i16::from(*b));
 }
 
 pub(crate) static SET: KernelSet = {
@@ -133,10 +125,9 @@ pub(crate) static SET: KernelSet = {
         [6 x 1, 4 x 1, 2 x 1 x 2, 1 x 1 x 4]
     );
     KernelSet {
-        wide: Some(Wide {
-            tiles: tiles!(#[target_feature(enable = "avx2,fma")] Widened, [6 x 1, 4 x 1, 2 x 1, 1 x 1]),
-            widen,
-        }),
+        wide: Some(wide_tiles!(
+            #[target_feature(enable = "avx2,fma")] Avx2, 6, Widened, [6 x 1, 4 x 1, 2 x 1, 1 x 1]
+        )),
         ..SET
     }
 };
