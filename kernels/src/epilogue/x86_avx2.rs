@@ -239,24 +239,6 @@ impl Lanes for Ymms {
     }
 
     #[inline(always)]
-    unsafe fn add_floats(a: Self::Floats, b: Self::Floats) -> Self::Floats {
-        // SAFETY: as above.
-        unsafe { (_mm256_add_ps(a.0, b.0), _mm256_add_ps(a.1, b.1)) }
-    }
-
-    #[inline(always)]
-    unsafe fn round_floats(x: Self::Floats, low: Self::Floats, high: Self::Floats) -> Self::Floats {
-        const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
-        // SAFETY: as above.
-        unsafe {
-            (
-                _mm256_round_ps::<NEAREST>(_mm256_min_ps(_mm256_max_ps(x.0, low.0), high.0)),
-                _mm256_round_ps::<NEAREST>(_mm256_min_ps(_mm256_max_ps(x.1, low.1), high.1)),
-            )
-        }
-    }
-
-    #[inline(always)]
     unsafe fn nearest(x: Self::Floats) -> Self {
         // SAFETY: as above.
         unsafe { Self(_mm256_cvtps_epi32(x.0), _mm256_cvtps_epi32(x.1)) }

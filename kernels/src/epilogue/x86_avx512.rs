@@ -333,19 +333,6 @@ impl Lanes for Zmm {
     }
 
     #[inline(always)]
-    unsafe fn add_floats(a: __m512, b: __m512) -> __m512 {
-        // SAFETY: as above.
-        unsafe { _mm512_add_ps(a, b) }
-    }
-
-    #[inline(always)]
-    unsafe fn round_floats(x: __m512, low: __m512, high: __m512) -> __m512 {
-        const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
-        // SAFETY: as above.
-        unsafe { _mm512_roundscale_ps::<NEAREST>(_mm512_min_ps(_mm512_max_ps(x, low), high)) }
-    }
-
-    #[inline(always)]
     unsafe fn nearest(x: __m512) -> Self {
         // SAFETY: as above.
         unsafe { Self(_mm512_cvtps_epi32(x)) }

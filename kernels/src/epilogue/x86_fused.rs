@@ -44,10 +44,10 @@ impl<V: Lanes> Scale<V> for HalfEven {
 pub(crate) struct Sum<'a, V: Lanes> {
     own: HalfEven,
     residual: &'a Residual,
-    low: V::Floats,
-    high: V::Floats,
-    zero_point: V::Floats,
-    into: V::Floats,
+    low: V,
+    high: V,
+    zero_point: V,
+    into: V,
 }
 
 impl<'a, V: Lanes> Sum<'a, V> {
@@ -59,10 +59,10 @@ impl<'a, V: Lanes> Sum<'a, V> {
             Self {
                 own: HalfEven { m: m.as_ptr() },
                 residual,
-                low: V::splat_float(quant.low as f32),
-                high: V::splat_float(quant.high as f32),
-                zero_point: V::splat_float(quant.zero_point as f32),
-                into: V::splat_float(into as f32),
+                low: V::splat(quant.low),
+                high: V::splat(quant.high),
+                zero_point: V::splat(quant.zero_point),
+                into: V::splat(into),
             }
         }
     }
@@ -82,10 +82,9 @@ impl<V: Lanes> Scale<V> for Sum<'_, V> {
         let Residual { sign, conv_is_lhs, scale_a, scale_b, offset, .. } = *self.residual;
         // SAFETY: the caller grants 16 values of the residual and the features.
         unsafe {
-            // Integers of 10 bits, so that floats hold them and their sums.
-            let own = V::round_floats(V::mul(acc.floats(), m), self.low, self.high);
-            let own = V::add_floats(own, self.zero_point);
-            let theirs = V::add_floats(V::load_bytes(residual, sign).floats(), self.into);
+            let own = self.own.apply(acc, m, residual).clamp(self.low, self.high);
+            let own = V::add(own, self.zero_point).floats();
+            let theirs = V::load_bytes(residual, sign).add(self.into).floats();
             let (a, b) = if conv_is_lhs { (own, theirs) } else { (theirs, own) };
             let (scale_a, scale_b) = (V::splat_float(scale_a), V::splat_float(scale_b));
             let inner = V::fused(b, scale_b, V::splat_float(offset));
@@ -126,7 +125,7 @@ macro_rules! scaled {
             x86_fused::{Double, Sum},
         };
         match (&$quant.multiplier, &$quant.residual) {
-            (Multiplier::HalfEven { m, .. }, Some(residual)) if $quant.sum_fits => {
+            (Multiplier::HalfEven { m, fits: true }, Some(residual)) if $quant.sum_fits => {
                 let $scale = Sum::<$vectors>::new(m, $quant, residual);
                 $body;
                 true

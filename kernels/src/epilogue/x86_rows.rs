@@ -35,13 +35,10 @@ pub(crate) trait Lanes: Copy {
     unsafe fn store_floats(x: Self::Floats, to: *mut f32);
     unsafe fn splat_float(value: f32) -> Self::Floats;
     unsafe fn mul(a: Self::Floats, b: Self::Floats) -> Self::Floats;
-    unsafe fn add_floats(a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// `a · b + c`, rounded once.
     unsafe fn fused(a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
     /// Clamped, then rounded half to even.
     unsafe fn round(x: Self::Floats, low: Self::Floats, high: Self::Floats) -> Self;
-    /// The same, kept as floats.
-    unsafe fn round_floats(x: Self::Floats, low: Self::Floats, high: Self::Floats) -> Self::Floats;
     /// Rounded half to even, of values that fit.
     unsafe fn nearest(x: Self::Floats) -> Self;
     unsafe fn load_bytes(from: *const u8, sign: Sign) -> Self;
