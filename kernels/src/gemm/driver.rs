@@ -1,6 +1,6 @@
 //! From micro-kernels to matrices: which tiles cover a block, and which blocks are tasks.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use super::{
     amx::TileState,
@@ -28,14 +28,18 @@ const WIDE_STAGE_BYTES: usize = 768 * 1024;
 /// A B of no more bytes stays in L2, at least: all of its panels go over few rows before the next rows come.
 const SMALL_B_BYTES: usize = 128 * 1024;
 
+/// Panels that tiles of several heights go over together: the higher ones leave them near L1 for the lower ones.
+const AGAIN_BYTES: usize = 64 * 1024;
+
 /// The most rows that go through a ring at a time.
 const RING_ROWS: usize = 256 * ROW_STEP;
 
 /// The most rows of a tile.
 const MAX_MR: usize = 16;
 
-/// Rows from which on it pays to widen all of a small B for them.
+/// Rows from which on it pays to widen all of a small B for them, and how long they have to be.
 const RING_WIDE_ROWS: usize = 36;
+const RING_WIDE_K: RangeInclusive<usize> = 64..=WIDE_K;
 
 /// Weights of a tile that leave room for its rows in L1.
 const L1_WEIGHTS: usize = 24 * 1024;
@@ -138,7 +142,7 @@ impl Core<'_> {
         let small = layout.bytes() <= SMALL_B_BYTES;
         let ring = small
             && stage.is_some_and(|stage| stage.by_tiles)
-            && wide.is_none_or(|_| rows >= RING_WIDE_ROWS && k <= WIDE_K);
+            && wide.is_none_or(|_| rows >= RING_WIDE_ROWS && RING_WIDE_K.contains(&k));
         let fits = match wide {
             _ if ring => RING_ROWS,
             Some(_) => WIDE_STAGE_BYTES / ld.max(1) / ROW_STEP * ROW_STEP,
@@ -248,11 +252,17 @@ impl Core<'_> {
             let width = set.panels_per_tile(rows, panels.end - p);
             let tiles = set.tiles[width - 1];
             let even = even(tiles, rows, width * layout.panel_bytes());
-            let together = even.is_some() || a.ring.is_some() || layout.bytes() <= SMALL_B_BYTES;
+            let most = match even {
+                None if a.ring.is_none() => AGAIN_BYTES / (width * layout.panel_bytes()).max(1),
+                _ => usize::MAX,
+            };
             let mut spans = 1;
-            if wide_set.is_none() && together {
+            if wide_set.is_none() {
                 let next = |spans: usize| panels.end - p - spans * width;
-                while next(spans) > 0 && set.panels_per_tile(rows, next(spans)) == width {
+                while spans < most
+                    && next(spans) > 0
+                    && set.panels_per_tile(rows, next(spans)) == width
+                {
                     spans += 1;
                 }
             }
