@@ -21,20 +21,21 @@ pub(crate) fn best_seconds(mut run: impl FnMut()) -> f64 {
     best
 }
 
-/// Seconds of one call of each of `runs`: the median over rounds in which they take turns, each for a millisecond or
-/// more. The clock drifts, so only what ran beside each other can be compared.
+/// Seconds of one call of each of `runs`: the median over rounds in which they take turns, of the least in each turn. The
+/// clock drifts, so only what ran beside each other can be compared.
 pub(crate) fn taking_turns<const N: usize>(mut runs: [&mut dyn FnMut(); N]) -> [f64; N] {
-    runs.iter_mut().for_each(|run| run());
     let mut seconds = [const { Vec::new() }; N];
     let start = Instant::now();
     while seconds[0].len() < 5 || start.elapsed().as_millis() < 60 * N as u128 {
         for (run, seconds) in runs.iter_mut().zip(&mut seconds) {
-            let (turn, mut calls) = (Instant::now(), 0);
-            while calls == 0 || turn.elapsed().as_micros() < 1000 {
+            let (turn, mut calls, mut least) = (Instant::now(), 0, f64::MAX);
+            while calls < 3 || turn.elapsed().as_micros() < 2000 {
+                let begin = Instant::now();
                 run();
+                least = least.min(begin.elapsed().as_secs_f64());
                 calls += 1;
             }
-            seconds.push(turn.elapsed().as_secs_f64() / f64::from(calls));
+            seconds.push(least);
         }
     }
     seconds.map(|mut seconds| {

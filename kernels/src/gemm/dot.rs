@@ -15,6 +15,9 @@ pub(crate) trait Dot {
     const IN_PLACE: Option<Sign>;
     /// Whether rows are staged before they come here, unless they can be read in place to their end.
     const WHOLE_ROWS: bool = false;
+    /// With how many values of K and more rows may be staged by tiles, through [`Block::ring`]: tiles of fewer take so
+    /// little time that finding their operands in that order costs more.
+    const RING_K: usize = usize::MAX;
     /// The sign that [`Dot::stage`] gives to bytes.
     const STAGED_AS: Option<Sign> = Self::IN_PLACE;
     /// Whether accumulators stay one row each, so that rows may come from anywhere: [`group`] by itself is enough.

@@ -1,6 +1,6 @@
 //! From micro-kernels to matrices: which tiles cover a block, and which blocks are tasks.
 
-use std::ops::{Range, RangeInclusive};
+use std::ops::Range;
 
 use super::{
     amx::TileState,
@@ -22,6 +22,9 @@ const A_BLOCK_BYTES: usize = 512 * 1024;
 /// Bytes of staged rows of A: they stay in L2 beside a panel while all panels go over them.
 const STAGE_BYTES: usize = 384 * 1024;
 
+/// The same where B is small: they stay in L1.
+const SMALL_STAGE_BYTES: usize = 24 * 1024;
+
 /// The same where panels are widened, which is to be done for many rows.
 const WIDE_STAGE_BYTES: usize = 768 * 1024;
 
@@ -37,9 +40,8 @@ const RING_ROWS: usize = 256 * ROW_STEP;
 /// The most rows of a tile.
 const MAX_MR: usize = 16;
 
-/// Rows from which on it pays to widen all of a small B for them, and how long they have to be.
+/// Rows from which on it pays to widen all of a small B for them.
 const RING_WIDE_ROWS: usize = 36;
-const RING_WIDE_K: RangeInclusive<usize> = 64..=WIDE_K;
 
 /// Weights of a tile that leave room for its rows in L1.
 const L1_WEIGHTS: usize = 24 * 1024;
@@ -141,11 +143,12 @@ impl Core<'_> {
         let wide = set.wide.as_ref().filter(|wide| rows >= 2 * wide.first_rows);
         let small = layout.bytes() <= SMALL_B_BYTES;
         let ring = small
-            && stage.is_some_and(|stage| stage.by_tiles)
-            && wide.is_none_or(|_| rows >= RING_WIDE_ROWS && RING_WIDE_K.contains(&k));
+            && stage.is_some_and(|stage| k >= stage.ring_k)
+            && wide.is_none_or(|_| rows >= RING_WIDE_ROWS && k <= WIDE_K);
         let fits = match wide {
             _ if ring => RING_ROWS,
             Some(_) => WIDE_STAGE_BYTES / ld.max(1) / ROW_STEP * ROW_STEP,
+            None if small => SMALL_STAGE_BYTES / ld.max(1) / ROW_STEP * ROW_STEP,
             None => STAGE_BYTES / ld.max(1) / ROW_STEP * ROW_STEP,
         };
         let chunk = fits.max(ROW_STEP).min(rows);

@@ -171,8 +171,8 @@ pub(crate) struct Rows {
 pub(crate) struct Stage {
     /// Bytes of a staged value.
     pub(crate) bytes: usize,
-    /// Whether tiles know of [`Block::ring`].
-    pub(crate) by_tiles: bool,
+    /// [`Dot::RING_K`].
+    pub(crate) ring_k: usize,
     /// Writes what the dot product reads, each row `ld` bytes after the last, K rounded up to KR.
     ///
     /// # Safety
@@ -525,7 +525,7 @@ macro_rules! kernel_set {
             $crate::gemm::kernel::KernelSet {
                 stage: Some($crate::gemm::kernel::Stage {
                     bytes: size_of::<<$dot as $crate::gemm::kernel::Dot>::A>(),
-                    by_tiles: <$dot as $crate::gemm::kernel::Dot>::WHOLE_ROWS,
+                    ring_k: <$dot as $crate::gemm::kernel::Dot>::RING_K,
                     run: {
                         #[$attr]
                         unsafe fn stage(rows: &$crate::gemm::kernel::Rows, to: *mut u8, ld: usize) {

@@ -66,6 +66,7 @@ impl<T: Operand> Dot for Portable<T> {
     const KR: usize = T::PAIR;
     const IN_PLACE: Option<Sign> = None;
     const WHOLE_ROWS: bool = true;
+    const RING_K: usize = 64;
     const PARTIAL: bool = size_of::<T>() == 1;
     const A_PER_VALUE: usize = size_of::<i16>() / size_of::<T>();
     type A = T;

@@ -19,6 +19,7 @@ impl Dot for Avx2 {
     const KR: usize = 2;
     const IN_PLACE: Option<Sign> = None;
     const WHOLE_ROWS: bool = true;
+    const RING_K: usize = 64;
     type A = i16;
     type Splat = __m256i;
     type B = [__m256i; 2];

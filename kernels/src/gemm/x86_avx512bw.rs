@@ -19,6 +19,7 @@ impl Dot for Avx512Bw {
     const KR: usize = 2;
     const IN_PLACE: Option<Sign> = None;
     const WHOLE_ROWS: bool = true;
+    const RING_K: usize = 0;
     type A = i16;
     type Splat = __m512i;
     type B = __m512i;

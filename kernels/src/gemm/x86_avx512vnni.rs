@@ -20,6 +20,7 @@ impl Dot for Avx512Vnni {
     const KR: usize = 4;
     const IN_PLACE: Option<Sign> = Some(Sign::U8);
     const WHOLE_ROWS: bool = true;
+    const RING_K: usize = 0;
     type A = u8;
     type Splat = __m512i;
     type B = __m512i;

@@ -18,6 +18,7 @@ impl Dot for AvxVnni {
     const KR: usize = 4;
     const IN_PLACE: Option<Sign> = Some(Sign::U8);
     const WHOLE_ROWS: bool = true;
+    const RING_K: usize = 128;
     type A = u8;
     type Splat = __m256i;
     type B = [__m256i; 2];
