@@ -1,8 +1,8 @@
 //! GEMM micro-kernel of the portable tier, on `wide`'s registers: `pmaddwd` on SSE2, `smull` on NEON, whatever the
 //! target has. Tile 2×16, KR = 2, which fits 16 registers of 128 bits.
 //!
-//! Activations are staged as i16. Weights are K2N16 s8: for a few rows widened on load, otherwise a panel is widened
-//! once for all staged rows. Two products of i16 fit an i32, so nothing saturates.
+//! Activations are staged as i16. Weights are K2N16 s8, widened on load; of many rows the first leave what they
+//! widened for the others. Two products of i16 fit an i32, so nothing saturates.
 
 use wide::{bytemuck::cast, f32x4, i16x8, i32x4, u8x16};
 

@@ -1,8 +1,8 @@
 //! Tiles over rows of A that are staged, or read in place, to their end.
 //!
-//! The epilogue of a tile and the products of the next one overlap: as soon as some rows are written, their registers
-//! take the first groups of K of the rows that follow. The vector units that multiply would otherwise be idle while
-//! others convert and pack.
+//! The epilogue of a tile and the products of the next one, below it or in the next panels, overlap: as soon as some rows
+//! are written, their registers take the first groups of K of the rows that follow. The vector units that multiply would
+//! otherwise be idle while others convert and pack.
 
 #[cfg(target_arch = "x86_64")]
 use super::kernel::group;

@@ -1,7 +1,7 @@
 //! GEMM micro-kernel, AVX2: `vpmaddwd` on i16 operands, tile 6×16, KR = 2.
 //!
-//! Activations are staged as i16. Weights are K2N16 s8: for a few rows widened on load, otherwise a panel is widened
-//! once for all staged rows. Two products of i16 fit an i32, so unlike `vpmaddubsw` nothing can saturate.
+//! Activations are staged as i16. Weights are K2N16 s8, widened on load; of many rows the first leave what they
+//! widened for the others. Two products of i16 fit an i32, so unlike `vpmaddubsw` nothing can saturate.
 
 use std::arch::x86_64::*;
 
