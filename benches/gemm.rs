@@ -2,9 +2,8 @@
 //!
 //! The tables printed first give GOP/s and the share of the peak (a multiply and an add are two operations): of shapes
 //! with outputs requantized to u8, from u8 and s8 activations, from rows that are not aligned, and on two threads; of
-//! single rows, which read the weights once, as the share of the read bandwidth; and of epilogues at K = 256. Criterion
-//! then tracks the shapes one by one.
-#![allow(missing_docs, reason = "criterion's macros define public functions")]
+//! single rows, which read the weights once, as the share of the read bandwidth; and of epilogues at K = 256. What is
+//! compared takes turns, the peak with it. Criterion then tracks the shapes one by one; `--table` leaves that out.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -16,8 +15,8 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{best_seconds, chosen, output, peak_gops, read_gbps};
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use common::{best_seconds, chosen, output, peak_loop, read_gbps, taking_turns};
+use criterion::{BenchmarkId, Criterion, Throughput};
 use requant_kernels::{
     Cpu,
     epilogue::{FixedPoint, OutSlice, Output, Requantize, Residual, Sign},
@@ -124,50 +123,64 @@ fn gemm(
 }
 
 fn table(cpu: Cpu, two: &dyn Parallel) {
-    let peak = peak_gops(cpu);
-    let gops = |par, shape: (usize, usize, usize), case| {
-        let seconds = best_seconds(gemm(cpu, par, shape, case));
-        2.0 * (shape.0 * shape.1 * shape.2) as f64 / seconds / 1e9
-    };
-    println!("{}: peak of one core {peak:.0} GOP/s", cpu.isa());
+    let ops = |(m, n, k): (usize, usize, usize)| 2.0 * (m * n * k) as f64;
+    let (peak_ops, mut peak) = peak_loop(cpu);
+    println!("{}", cpu.isa());
     for shape @ (m, n, k) in SHAPES {
-        let u8s8 = gops(&Serial, shape, Case::U8);
-        let (s8s8, both) = (gops(&Serial, shape, Case::S8), gops(two, shape, Case::U8));
-        let unaligned = gops(&Serial, shape, Case::Unaligned);
+        let [peak, u8s8, s8s8, unaligned] = taking_turns([
+            &mut peak,
+            &mut gemm(cpu, &Serial, shape, Case::U8),
+            &mut gemm(cpu, &Serial, shape, Case::S8),
+            &mut gemm(cpu, &Serial, shape, Case::Unaligned),
+        ]);
+        // By itself: the second thread goes on spinning for a while.
+        let both = best_seconds(gemm(cpu, two, shape, Case::U8));
+        let (peak, gops) = (peak_ops / peak / 1e9, ops(shape) / u8s8 / 1e9);
         print!(
-            "  {m:>5} x {n:>4} x {k:>4}  {u8s8:>7.0} GOP/s  {:>4.0} %   s8 {:.2}x   unaligned {:.2}x   2 threads {:.2}x",
-            u8s8 / peak * 100.0,
-            s8s8 / u8s8,
-            unaligned / u8s8,
-            both / u8s8
+            "  {m:>5} x {n:>4} x {k:>4}  {gops:>5.0} of {peak:>5.0} GOP/s  {:.3}   s8 {:.2}x   unaligned {:.2}x   2 threads {:.2}x",
+            gops / peak,
+            u8s8 / s8s8,
+            u8s8 / unaligned,
+            u8s8 / both
         );
         if m == 1 {
-            let (weights, read) = (u8s8 / 2.0, read_gbps(cpu, n * k));
-            print!("   {weights:.0} of {read:.0} GB/s");
+            // By itself too: three times the weights may leave a cache that they fit alone.
+            let alone = best_seconds(gemm(cpu, &Serial, shape, Case::U8));
+            let (weights, read) = ((n * k) as f64 / alone / 1e9, read_gbps(cpu, n * k));
+            print!("   alone {weights:.0} of {read:.0} GB/s");
         }
         println!();
     }
-    for case in [
-        Case::U8,
+    const CASES: [Case; 6] = [
         Case::ZeroPoints,
         Case::I32,
         Case::F32,
         Case::Residual,
         Case::TfliteDouble,
         Case::TfliteSingle,
-    ] {
-        let gops = gops(&Serial, (392, 256, 256), case);
-        println!("  392 x 256 x 256  {case:?}: {gops:.0} GOP/s  {:.0} %", gops / peak * 100.0);
+    ];
+    let shape = (392, 256, 256);
+    for case in CASES {
+        let [peak, plain, other] = taking_turns([
+            &mut peak,
+            &mut gemm(cpu, &Serial, shape, Case::U8),
+            &mut gemm(cpu, &Serial, shape, case),
+        ]);
+        let of_peak = ops(shape) / other / (peak_ops / peak);
+        println!("  392 x 256 x 256  {case:?}: {of_peak:.3} of the peak, {:.2}x u8", plain / other);
     }
 }
 
-fn bench(c: &mut Criterion) {
+fn bench(c: &mut Criterion, track: bool) {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
     let two = RayonPool::new(Arc::new(pool));
     for isa in Cpu::available() {
         let cpu = Cpu::with_isa(isa).unwrap();
         if chosen(isa) {
             table(cpu, &two);
+        }
+        if !track {
+            continue;
         }
         let mut group = c.benchmark_group(format!("kernel/gemm-u8s8-{isa}"));
         group.sample_size(20);
@@ -182,5 +195,12 @@ fn bench(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, bench);
-criterion_main!(benches);
+fn main() {
+    let track = !std::env::args().any(|a| a == "--table");
+    let mut criterion = Criterion::default();
+    if track {
+        criterion = criterion.configure_from_args();
+    }
+    bench(&mut criterion, track);
+    criterion.final_summary();
+}

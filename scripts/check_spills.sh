@@ -3,7 +3,7 @@
 # Usage: scripts/check_spills.sh BINARY   (any release binary that links requant-kernels, such as the gemm benchmark)
 #
 # An inner loop is what lies between a backward jump and its target, holds a multiply-add, and holds no other such
-# loop. Only functions of the x86 GEMM files are looked at.
+# loop and no epilogue (products of the next tile stand between packing instructions). Only functions of the x86 GEMM files are looked at.
 set -euo pipefail
 objdump -d --no-show-raw-insn -C "$1" | awk '
     function finish(   i, j, target, dots, spills, inner) {
@@ -11,13 +11,14 @@ objdump -d --no-show-raw-insn -C "$1" | awk '
             if (!match(text[i], /\tj[a-z]+ +[0-9a-f]+ /)) continue
             target = text[i]; sub(/^.*\tj[a-z]+ +/, "", target); sub(/ .*/, "", target)
             if (!(target in line) || line[target] >= i) continue
-            dots = spills = 0; inner = 1
+            dots = spills = packs = 0; inner = 1
             for (j = line[target]; j <= i; j++) {
                 if (text[j] ~ /vpdpbusd|vpmaddwd/) dots++
+                if (text[j] ~ /vpackss/) packs++
                 if (text[j] ~ /[xyz]mm/ && text[j] ~ /\(%rsp/) spills++
                 if (j < i && j in closes && closes[j] >= line[target]) inner = 0
             }
-            if (dots == 0) continue
+            if (dots == 0 || packs > 0) continue
             closes[i] = line[target]
             if (!inner) continue
             loops++; total += dots

@@ -21,6 +21,29 @@ pub(crate) fn best_seconds(mut run: impl FnMut()) -> f64 {
     best
 }
 
+/// Seconds of one call of each of `runs`: the median over rounds in which they take turns, of the least in each turn. The
+/// clock drifts, so only what ran beside each other can be compared.
+pub(crate) fn taking_turns<const N: usize>(mut runs: [&mut dyn FnMut(); N]) -> [f64; N] {
+    let mut seconds = [const { Vec::new() }; N];
+    let start = Instant::now();
+    while seconds[0].len() < 5 || start.elapsed().as_millis() < 60 * N as u128 {
+        for (run, seconds) in runs.iter_mut().zip(&mut seconds) {
+            let (turn, mut calls, mut least) = (Instant::now(), 0, f64::MAX);
+            while calls < 3 || turn.elapsed().as_micros() < 2000 {
+                let begin = Instant::now();
+                run();
+                least = least.min(begin.elapsed().as_secs_f64());
+                calls += 1;
+            }
+            seconds.push(least);
+        }
+    }
+    seconds.map(|mut seconds| {
+        seconds.sort_by(f64::total_cmp);
+        seconds[seconds.len() / 2]
+    })
+}
+
 /// Requantization to u8, with a multiplier per column.
 pub(crate) fn output(n: usize) -> Output {
     Output::Quant8 {
@@ -39,8 +62,14 @@ pub(crate) fn chosen(isa: Isa) -> bool {
     filters.peek().is_none() || filters.any(|filter| filter.contains(isa.name()))
 }
 
-/// Operations per second, in 10⁹, of independent chains of the multiply-add that the ISA's kernels are built on.
+/// Operations per second, in 10⁹, of [`peak_loop`].
 pub(crate) fn peak_gops(cpu: Cpu) -> f64 {
+    let (ops, run) = peak_loop(cpu);
+    ops / best_seconds(run) / 1e9
+}
+
+/// Independent chains of the multiply-add that the ISA's kernels are built on, and how many operations they are.
+pub(crate) fn peak_loop(cpu: Cpu) -> (f64, impl FnMut()) {
     const ROUNDS: usize = 20_000;
     let ops_per_round = match cpu.isa() {
         #[cfg(target_arch = "x86_64")]
@@ -56,7 +85,7 @@ pub(crate) fn peak_gops(cpu: Cpu) -> f64 {
         // There is no one instruction to compare plain Rust with; a scalar multiply-add per step stands for it.
         _ => 8 * 2,
     };
-    let seconds = best_seconds(|| match cpu.isa() {
+    let run = move || match cpu.isa() {
         // SAFETY: a `Cpu` of this ISA proves its features.
         #[cfg(target_arch = "x86_64")]
         Isa::Amx => unsafe { x86::tiles(ROUNDS) },
@@ -73,8 +102,8 @@ pub(crate) fn peak_gops(cpu: Cpu) -> f64 {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => unsafe { x86::madd(ROUNDS) },
         _ => scalar(ROUNDS),
-    });
-    (ops_per_round * ROUNDS) as f64 / seconds / 1e9
+    };
+    ((ops_per_round * ROUNDS) as f64, run)
 }
 
 /// The same of vector registers, which some kernels work on where others have tiles.

@@ -16,6 +16,8 @@ pub(crate) mod x86_avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86_avx512;
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod x86_fused;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod x86_rows;
 pub(crate) use finish::{Keep, Refill, TileOut, finish_tile};
 
@@ -223,14 +225,14 @@ impl<'a> OutSlice<'a> {
 }
 
 /// The bytes of a slice of 32-bit numbers.
-fn as_bytes_mut<T: Word>(slice: &mut [T]) -> &mut [u8] {
+pub(crate) fn as_bytes_mut<T: Word>(slice: &mut [T]) -> &mut [u8] {
     let bytes = size_of_val(slice);
     // SAFETY: same memory, same lifetime; `Word` types have no padding and any bytes are a value of theirs.
     unsafe { std::slice::from_raw_parts_mut(slice.as_mut_ptr().cast(), bytes) }
 }
 
 /// Plain 32-bit numbers.
-trait Word: Copy {}
+pub(crate) trait Word: Copy {}
 impl Word for i32 {}
 impl Word for f32 {}
 
@@ -268,6 +270,39 @@ pub(crate) struct Quant {
     )]
     pub(crate) sign: Sign,
     pub(crate) residual: Option<Residual>,
+    /// Whether sums with the residual fit an i32.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "others clamp before"))]
+    pub(crate) sum_fits: bool,
+}
+
+/// What packing to bytes adds to integers and clamps them to, all as unsigned bytes; `flip` then gives them their sign.
+#[cfg(target_arch = "x86_64")]
+pub(crate) struct Stored {
+    pub(crate) zero_point: i16,
+    pub(crate) low: u8,
+    pub(crate) high: u8,
+    pub(crate) flip: u8,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Quant {
+    /// That of the op's own result, or of the sum where there is a residual.
+    pub(crate) fn stored(&self) -> Stored {
+        let (zero_point, low, high) = match &self.residual {
+            None => (self.zero_point, self.low + self.zero_point, self.high + self.zero_point),
+            Some(residual) => (residual.shifts(self.sign).1, residual.min, residual.max),
+        };
+        let (shift, flip) = match self.sign {
+            Sign::U8 => (0, 0),
+            Sign::S8 => (128, 0x80),
+        };
+        Stored {
+            zero_point: (zero_point + shift) as i16,
+            low: (low + shift) as u8,
+            high: (high + shift) as u8,
+            flip,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -330,6 +365,11 @@ impl Epilogue {
                     high: max - zero_point,
                     sign: *sign,
                     residual: *residual,
+                    sum_fits: residual.is_none_or(|r| {
+                        let [a, b, c] =
+                            [r.scale_a, r.scale_b, r.offset].map(|x| f64::from(x.abs()));
+                        512.0 * (a + b) + c < f64::from(1 << 30)
+                    }),
                 })
             }
         };

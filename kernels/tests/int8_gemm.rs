@@ -119,6 +119,18 @@ proptest! {
 }
 
 proptest! {
+    #![proptest_config(config(60))]
+
+    /// Several tiles of rows, which overlap, and are staged while others are computed.
+    #[test]
+    fn tiles_follow_each_other(problem in problems(24usize..90, 1usize..100, 1usize..200)) {
+        for cpu in cpus() {
+            problem.check(cpu, &Serial);
+        }
+    }
+}
+
+proptest! {
     #![proptest_config(config(24))]
 
     #[test]
@@ -236,6 +248,7 @@ fn no_kernel_touches_memory_beyond_its_operands() {
                 (25, 47, 66),
                 (7, 64, 130),
                 (12, 32, 259),
+                (49, 33, 41),
             ] {
                 for flush in [Flush::Start, Flush::End] {
                     let a = Guarded::new(&vec![9; m * k], flush);

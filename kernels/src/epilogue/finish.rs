@@ -41,6 +41,9 @@ impl TileOut {
 /// Fills the registers of rows that were written.
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only x86 tiles overlap"))]
 pub(crate) trait Refill<Acc> {
+    /// Whether it does.
+    const REFILLS: bool = true;
+
     /// Refills `count` rows from `first` on.
     ///
     /// # Safety
@@ -57,6 +60,8 @@ pub(crate) trait Refill<Acc> {
 pub(crate) struct Keep;
 
 impl<Acc> Refill<Acc> for Keep {
+    const REFILLS: bool = false;
+
     #[inline(always)]
     unsafe fn rows<const MR: usize, const NV: usize>(
         &self,

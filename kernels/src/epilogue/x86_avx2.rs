@@ -4,7 +4,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Keep, NR, Quant, Refill, Sign, x86_rows::Lanes};
+use super::{Keep, NR, Quant, Refill, Sign, Stored, TileOut, x86_fused::Scale, x86_rows::Lanes};
 use crate::gemm::kernel::for_each_row;
 
 /// The constants of one [`Quant`], in registers.
@@ -19,38 +19,25 @@ struct Requantizer {
 impl Requantizer {
     #[inline(always)]
     unsafe fn new(quant: &Quant) -> Self {
-        let (shift, flip) = match quant.sign {
-            Sign::U8 => (0, 0),
-            Sign::S8 => (128, 0x80u8 as i8),
-        };
+        let Stored { zero_point, low, high, flip } = quant.stored();
         // SAFETY: the caller grants the features.
         unsafe {
             Self {
-                zero_point: _mm256_set1_epi16((quant.zero_point + shift) as i16),
-                low: _mm256_set1_epi8((quant.low + quant.zero_point + shift) as u8 as i8),
-                high: _mm256_set1_epi8((quant.high + quant.zero_point + shift) as u8 as i8),
-                flip: _mm256_set1_epi8(flip),
+                zero_point: _mm256_set1_epi16(zero_point),
+                low: _mm256_set1_epi8(low as i8),
+                high: _mm256_set1_epi8(high as i8),
+                flip: _mm256_set1_epi8(flip as i8),
             }
         }
     }
 
-    /// 8 accumulators as rounded integers before the zero point.
+    /// Two rows of 16 integers before the zero point as two rows of bytes.
     #[inline(always)]
-    unsafe fn round(self, acc: __m256i, m: __m256) -> __m256i {
-        // SAFETY: the caller grants the features.
-        unsafe { _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_cvtepi32_ps(acc), m)) }
-    }
-
-    /// Two rows of 16 accumulators as two rows of bytes.
-    #[inline(always)]
-    unsafe fn bytes(self, rows: [[__m256i; 2]; 2], m: [__m256; 2]) -> __m256i {
+    unsafe fn pack(self, a: Ymms, b: Ymms) -> __m256i {
         // SAFETY: the caller grants the features.
         unsafe {
-            let [a, b] = rows;
-            let a = _mm256_packs_epi32(self.round(a[0], m[0]), self.round(a[1], m[1]));
-            let b = _mm256_packs_epi32(self.round(b[0], m[0]), self.round(b[1], m[1]));
-            let a = _mm256_adds_epi16(a, self.zero_point);
-            let b = _mm256_adds_epi16(b, self.zero_point);
+            let a = _mm256_adds_epi16(_mm256_packs_epi32(a.0, a.1), self.zero_point);
+            let b = _mm256_adds_epi16(_mm256_packs_epi32(b.0, b.1), self.zero_point);
             let bytes = _mm256_max_epu8(_mm256_packus_epi16(a, b), self.low);
             let bytes = _mm256_min_epu8(bytes, self.high);
             // Each half holds columns 0 … 3 or 4 … 7 of: a's first and second vector, b's first and second.
@@ -60,29 +47,29 @@ impl Requantizer {
     }
 }
 
-/// Writes a tile of accumulators whose epilogue is a plain `HalfEven`: `multiplier` and `out` belong to its first
-/// column, `cols` of the 16 columns exist. Rows that are written are refilled if all do.
+/// Writes a tile of 8-bit outputs, whose first column is `col`; `cols` of its 16 columns exist. Rows that are written are
+/// refilled if all do.
 ///
 /// # Safety
-/// - AVX2 is supported.
-/// - `multiplier` holds 16 values, and `cols ≤ 16` bytes of MR rows at `out`, `ldc` apart, may be written.
+/// - AVX2 and FMA are supported.
+/// - `scale` has columns `col` and following; `cols ≤ 16` bytes of MR rows may be written, and if all columns exist read
+///   from the residual that `scale` wants.
 #[inline(always)]
 pub(crate) unsafe fn requantize_tile<const MR: usize, const NV: usize>(
     acc: &mut [[[__m256i; 2]; NV]; MR],
     quant: &Quant,
-    multiplier: *const f32,
-    cols: usize,
-    out: *mut u8,
-    ldc: usize,
+    scale: impl Scale<Ymms>,
+    (col, cols): (usize, usize),
+    to: TileOut,
     refill: &impl Refill<[__m256i; 2]>,
 ) {
     const { assert!(NV == 1, "256-bit tiles are one panel wide") };
     // SAFETY: same contract.
     unsafe {
         if cols == NR {
-            requantize_columns::<MR, NV, true>(acc, quant, multiplier, cols, out, ldc, refill);
+            requantize_columns::<MR, NV, true>(acc, quant, scale, (col, cols), to, refill);
         } else {
-            requantize_columns::<MR, NV, false>(acc, quant, multiplier, cols, out, ldc, &Keep);
+            requantize_columns::<MR, NV, false>(acc, quant, scale, (col, cols), to, &Keep);
         }
     }
 }
@@ -92,23 +79,25 @@ pub(crate) unsafe fn requantize_tile<const MR: usize, const NV: usize>(
 unsafe fn requantize_columns<const MR: usize, const NV: usize, const FULL: bool>(
     acc: &mut [[[__m256i; 2]; NV]; MR],
     quant: &Quant,
-    multiplier: *const f32,
-    cols: usize,
-    out: *mut u8,
-    ldc: usize,
+    scale: impl Scale<Ymms>,
+    (col, cols): (usize, usize),
+    to: TileOut,
     refill: &impl Refill<[__m256i; 2]>,
 ) {
     // SAFETY: as granted; rows beyond the tile are not stored.
     unsafe {
         let requantizer = Requantizer::new(quant);
-        let m = [_mm256_loadu_ps(multiplier), _mm256_loadu_ps(multiplier.add(8))];
+        let columns = scale.columns(col);
         for_each_row!(r < MR {
             if r.is_multiple_of(2) {
                 let next = if r + 1 < MR { r + 1 } else { r };
-                let bytes = requantizer.bytes([acc[r][0], acc[next][0]], m);
-                store16(out.add(r * ldc), _mm256_castsi256_si128(bytes), FULL, cols);
+                let (first, second) = (to.at_row(r), to.at_row(next));
+                let a = scale.apply(Ymms::of(acc[r][0]), columns, first.residual);
+                let b = scale.apply(Ymms::of(acc[next][0]), columns, second.residual);
+                let bytes = requantizer.pack(a, b);
+                store16(first.out, _mm256_castsi256_si128(bytes), FULL, cols);
                 if next != r {
-                    store16(out.add(next * ldc), _mm256_extracti128_si256::<1>(bytes), FULL, cols);
+                    store16(second.out, _mm256_extracti128_si256::<1>(bytes), FULL, cols);
                 }
                 refill.rows(acc, r, next + 1 - r);
             }
@@ -137,6 +126,12 @@ pub(crate) struct Ymms(__m256i, __m256i);
 
 impl Lanes for Ymms {
     type Floats = (__m256, __m256);
+    type Acc = [__m256i; 2];
+
+    #[inline(always)]
+    fn of(acc: [__m256i; 2]) -> Self {
+        Self(acc[0], acc[1])
+    }
 
     #[inline(always)]
     unsafe fn load(from: *const i32) -> Self {
@@ -241,6 +236,12 @@ impl Lanes for Ymms {
                 _mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(x.1, low.1), high.1)),
             )
         }
+    }
+
+    #[inline(always)]
+    unsafe fn nearest(x: Self::Floats) -> Self {
+        // SAFETY: as above.
+        unsafe { Self(_mm256_cvtps_epi32(x.0), _mm256_cvtps_epi32(x.1)) }
     }
 
     #[inline(always)]

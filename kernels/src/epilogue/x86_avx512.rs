@@ -8,8 +8,8 @@
 
 use std::arch::x86_64::*;
 
-use super::{Keep, NR, Quant, Refill, Sign, x86_rows::Lanes};
-use crate::gemm::kernel::for_each_row;
+use super::{Keep, NR, Quant, Refill, Sign, Stored, TileOut, x86_fused::Scale, x86_rows::Lanes};
+use crate::{gemm::kernel::for_each_row, unroll::unrolled};
 
 /// The constants of one [`Quant`], in registers.
 #[derive(Clone, Copy)]
@@ -25,26 +25,16 @@ impl Requantizer {
     /// AVX-512 F and BW are supported.
     #[inline(always)]
     pub(crate) unsafe fn new(quant: &Quant) -> Self {
-        let (shift, flip) = match quant.sign {
-            Sign::U8 => (0, 0),
-            Sign::S8 => (128, 0x80u8 as i8),
-        };
+        let Stored { zero_point, low, high, flip } = quant.stored();
         // SAFETY: the caller grants the features.
         unsafe {
             Self {
-                zero_point: _mm512_set1_epi16((quant.zero_point + shift) as i16),
-                low: _mm512_set1_epi8((quant.low + quant.zero_point + shift) as u8 as i8),
-                high: _mm512_set1_epi8((quant.high + quant.zero_point + shift) as u8 as i8),
-                flip: _mm512_set1_epi8(flip),
+                zero_point: _mm512_set1_epi16(zero_point),
+                low: _mm512_set1_epi8(low as i8),
+                high: _mm512_set1_epi8(high as i8),
+                flip: _mm512_set1_epi8(flip as i8),
             }
         }
-    }
-
-    /// 16 accumulators as rounded integers before the zero point.
-    #[inline(always)]
-    unsafe fn round(self, acc: __m512i, m: __m512) -> __m512i {
-        // SAFETY: the caller grants the features.
-        unsafe { _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps(acc), m)) }
     }
 
     /// 64 accumulators as bytes: 128-bit lane b of the result holds lanes b of the four vectors one after the other.
@@ -55,8 +45,22 @@ impl Requantizer {
     pub(crate) unsafe fn bytes(self, acc: [__m512i; 4], m: [__m512; 4]) -> __m512i {
         // SAFETY: the caller grants the features.
         unsafe {
-            let low = _mm512_packs_epi32(self.round(acc[0], m[0]), self.round(acc[1], m[1]));
-            let high = _mm512_packs_epi32(self.round(acc[2], m[2]), self.round(acc[3], m[3]));
+            self.pack([
+                round(acc[0], m[0]),
+                round(acc[1], m[1]),
+                round(acc[2], m[2]),
+                round(acc[3], m[3]),
+            ])
+        }
+    }
+
+    /// The same of integers before the zero point.
+    #[inline(always)]
+    unsafe fn pack(self, x: [__m512i; 4]) -> __m512i {
+        // SAFETY: the caller grants the features.
+        unsafe {
+            let low = _mm512_packs_epi32(x[0], x[1]);
+            let high = _mm512_packs_epi32(x[2], x[3]);
             let low = _mm512_adds_epi16(low, self.zero_point);
             let high = _mm512_adds_epi16(high, self.zero_point);
             let bytes = _mm512_max_epu8(_mm512_packus_epi16(low, high), self.low);
@@ -65,28 +69,35 @@ impl Requantizer {
     }
 }
 
-/// Writes a tile of accumulators whose epilogue is a plain `HalfEven`: `multiplier` and `out` belong to its first
-/// column, `cols` of the NV·16 columns exist. Rows that are written are refilled if all do.
+/// 16 accumulators as rounded integers before the zero point.
+#[inline(always)]
+unsafe fn round(acc: __m512i, m: __m512) -> __m512i {
+    // SAFETY: the caller grants the features.
+    unsafe { _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps(acc), m)) }
+}
+
+/// Writes a tile of 8-bit outputs, whose first column is `col`; `cols` of its NV·16 columns exist. Rows that are written
+/// are refilled if all do.
 ///
 /// # Safety
-/// - AVX-512 F, BW and VL are supported.
-/// - `multiplier` holds NV·16 values, and `cols ≤ NV·16` bytes of MR rows at `out`, `ldc` apart, may be written.
+/// - AVX-512 F, BW, DQ and VL are supported.
+/// - `scale` has columns `col` and following in so many panels; `cols ≤ NV·16` bytes of MR rows may be written, and if all
+///   columns exist read from the residual that `scale` wants.
 #[inline(always)]
 pub(crate) unsafe fn requantize_tile<const MR: usize, const NV: usize>(
     acc: &mut [[__m512i; NV]; MR],
     quant: &Quant,
-    multiplier: *const f32,
-    cols: usize,
-    out: *mut u8,
-    ldc: usize,
+    scale: impl Scale<Zmm>,
+    (col, cols): (usize, usize),
+    to: TileOut,
     refill: &impl Refill<__m512i>,
 ) {
     // SAFETY: same contract.
     unsafe {
         if cols == NV * NR {
-            requantize_columns::<MR, NV, true>(acc, quant, multiplier, cols, out, ldc, refill);
+            requantize_columns::<MR, NV, true>(acc, quant, scale, (col, cols), to, refill);
         } else {
-            requantize_columns::<MR, NV, false>(acc, quant, multiplier, cols, out, ldc, &Keep);
+            requantize_columns::<MR, NV, false>(acc, quant, scale, (col, cols), to, &Keep);
         }
     }
 }
@@ -96,33 +107,35 @@ pub(crate) unsafe fn requantize_tile<const MR: usize, const NV: usize>(
 unsafe fn requantize_columns<const MR: usize, const NV: usize, const FULL: bool>(
     acc: &mut [[__m512i; NV]; MR],
     quant: &Quant,
-    multiplier: *const f32,
-    cols: usize,
-    out: *mut u8,
-    ldc: usize,
+    scale: impl Scale<Zmm>,
+    (col, cols): (usize, usize),
+    to: TileOut,
     refill: &impl Refill<__m512i>,
 ) {
+    let ldc = to.ldc;
     // SAFETY: as granted; rows beyond the tile are not stored.
     unsafe {
         let requantizer = Requantizer::new(quant);
-        let mut m = [_mm512_loadu_ps(multiplier); NV];
-        for (v, m) in m.iter_mut().enumerate() {
-            *m = _mm512_loadu_ps(multiplier.add(v * NR));
+        let mut columns = [scale.columns(col); NV];
+        for (v, columns) in columns.iter_mut().enumerate().skip(1) {
+            *columns = scale.columns(col + v * NR);
         }
         // Four vectors are packed at a time: of as many rows as there are in narrow tiles.
         let rows = if NV > 2 { 1 } else { 4 / NV };
         for_each_row!(r < MR {
             if r.is_multiple_of(rows) {
                 let at = |i: usize| if NV > 2 { (r, i % NV) } else { ((r + i / NV).min(MR - 1), i % NV) };
-                let [(r0, v0), (r1, v1), (r2, v2), (r3, v3)] = [at(0), at(1), at(2), at(3)];
-                let lanes = requantizer.bytes(
-                    [acc[r0][v0], acc[r1][v1], acc[r2][v2], acc[r3][v3]],
-                    [m[v0], m[v1], m[v2], m[v3]],
-                );
+                let mut x = [_mm512_setzero_si512(); 4];
+                unrolled!(i in [0 1 2 3] {
+                    let (r, v) = at(i);
+                    let residual = to.residual.wrapping_add(r * to.ldr + v * NR);
+                    x[i] = scale.apply(Zmm(acc[r][v]), columns[v], residual).0;
+                });
+                let lanes = requantizer.pack(x);
                 // Lane b holds 4 bytes of each vector: collect the vectors.
                 let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
                 let bytes = _mm512_permutexvar_epi32(order, lanes);
-                let out = out.add(r * ldc);
+                let out = to.out.add(r * ldc);
                 if NV > 2 {
                     if FULL && NV == 4 {
                         _mm512_storeu_si512(out.cast(), bytes);
@@ -188,10 +201,16 @@ unsafe fn scale_single(x: __m512i, m0: __m512i, total: __m512i) -> __m512i {
 
 /// 16 accumulators in one register.
 #[derive(Clone, Copy)]
-pub(crate) struct Zmm(pub(crate) __m512i);
+pub(crate) struct Zmm(__m512i);
 
 impl Lanes for Zmm {
     type Floats = __m512;
+    type Acc = __m512i;
+
+    #[inline(always)]
+    fn of(acc: __m512i) -> Self {
+        Self(acc)
+    }
 
     #[inline(always)]
     unsafe fn load(from: *const i32) -> Self {
@@ -311,6 +330,12 @@ impl Lanes for Zmm {
     unsafe fn round(x: __m512, low: __m512, high: __m512) -> Self {
         // SAFETY: as above.
         unsafe { Self(_mm512_cvtps_epi32(_mm512_min_ps(_mm512_max_ps(x, low), high))) }
+    }
+
+    #[inline(always)]
+    unsafe fn nearest(x: __m512) -> Self {
+        // SAFETY: as above.
+        unsafe { Self(_mm512_cvtps_epi32(x)) }
     }
 
     #[inline(always)]

@@ -16,6 +16,10 @@ use super::{Epilogue, Kind, Multiplier, NR, Quant, Sign, TileOut};
 pub(crate) trait Lanes: Copy {
     /// 16 floats.
     type Floats: Copy;
+    /// 16 accumulators of a tile.
+    type Acc: Copy;
+
+    fn of(acc: Self::Acc) -> Self;
 
     unsafe fn load(from: *const i32) -> Self;
     unsafe fn store(self, to: *mut i32);
@@ -35,6 +39,8 @@ pub(crate) trait Lanes: Copy {
     unsafe fn fused(a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
     /// Clamped, then rounded half to even.
     unsafe fn round(x: Self::Floats, low: Self::Floats, high: Self::Floats) -> Self;
+    /// Rounded half to even, of values that fit.
+    unsafe fn nearest(x: Self::Floats) -> Self;
     unsafe fn load_bytes(from: *const u8, sign: Sign) -> Self;
     /// Writes the low bytes.
     unsafe fn store_bytes(self, to: *mut u8);

@@ -1,7 +1,7 @@
 //! What an ISA supplies to the GEMM tiles: a handful of vector operations.
 
 use super::kernel::{Rows, Spill, Strided, group};
-use crate::epilogue::{NR, Quant, Refill, Sign};
+use crate::epilogue::{NR, Quant, Refill, Sign, TileOut};
 
 /// The vector operations of one ISA. `Acc` and `B` span the 16 columns of a panel.
 ///
@@ -15,13 +15,18 @@ pub(crate) trait Dot {
     const IN_PLACE: Option<Sign>;
     /// Whether rows are staged before they come here, unless they can be read in place to their end.
     const WHOLE_ROWS: bool = false;
+    /// With how many values of K and more rows may be staged by tiles, through [`Block::ring`]: tiles of fewer take so
+    /// little time that finding their operands in that order costs more.
+    const RING_K: usize = usize::MAX;
     /// The sign that [`Dot::stage`] gives to bytes.
     const STAGED_AS: Option<Sign> = Self::IN_PLACE;
     /// Whether accumulators stay one row each, so that rows may come from anywhere: [`group`] by itself is enough.
     const ROW_BY_ROW: bool = true;
     /// Whether K may come in several parts, through [`Block::partial`]; tiles are one panel wide then.
     const PARTIAL: bool = false;
-    /// An activation as the dot product reads it.
+    /// How many [`Dot::A`] an activation is, so that K counts as many times.
+    const A_PER_VALUE: usize = 1;
+    /// An activation as the dot product reads it, or a part.
     type A: Copy + Into<i32>;
     /// KR activations, broadcast.
     type Splat: Copy;
@@ -133,6 +138,17 @@ pub(crate) trait Dot {
         _out: *mut u8,
         _ldc: usize,
         _refill: &impl Refill<Self::Acc>,
+    ) -> bool {
+        false
+    }
+    /// The same of other 8-bit outputs, of a tile whose first column is `col` and all of whose columns exist.
+    #[inline(always)]
+    unsafe fn quantize<const MR: usize, const NV: usize, R: Refill<Self::Acc>>(
+        _acc: &mut [[Self::Acc; NV]; MR],
+        _quant: &Quant,
+        _col: usize,
+        _to: TileOut,
+        _refill: &R,
     ) -> bool {
         false
     }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{
     amx::TileState,
-    kernel::{Block, KernelSet, NextRows, Partial, Rows, Ukernel, Wide},
+    kernel::{Block, KernelSet, Partial, Ring, Rows, Ukernel, Wide},
     pack::{ALIGN, PanelLayout},
     scratch::with_scratch,
 };
@@ -22,19 +22,36 @@ const A_BLOCK_BYTES: usize = 512 * 1024;
 /// Bytes of staged rows of A: they stay in L2 beside a panel while all panels go over them.
 const STAGE_BYTES: usize = 384 * 1024;
 
+/// The same where B is small: they stay in L1.
+const SMALL_STAGE_BYTES: usize = 24 * 1024;
+
 /// The same where panels are widened, which is to be done for many rows.
 const WIDE_STAGE_BYTES: usize = 768 * 1024;
 
-/// Rows that are staged at a time where B is [`SMALL_B_BYTES`] or less, so that going over it more often costs nothing:
-/// staging is a large part of the work then, and all but the first rows are staged between products of those before.
-const SMALL_B_ROWS: usize = 4 * ROW_STEP;
+/// A B of no more bytes stays in L2, at least: all of its panels go over few rows before the next rows come.
 const SMALL_B_BYTES: usize = 128 * 1024;
+
+/// Panels that tiles of several heights go over together: the higher ones leave them near L1 for the lower ones.
+const AGAIN_BYTES: usize = 64 * 1024;
+
+/// The most rows that go through a ring at a time.
+const RING_ROWS: usize = 256 * ROW_STEP;
+
+/// The most rows of a tile.
+const MAX_MR: usize = 16;
+
+/// Rows from which on it pays to widen all of a small B for them.
+const RING_WIDE_ROWS: usize = 36;
+
+/// Weights of a tile that leave room for its rows in L1.
+const L1_WEIGHTS: usize = 24 * 1024;
+
+/// While many rows go over some panels of a B that is larger than this, the next panels are fetched into L2.
+const FETCH_B_BYTES: usize = 1024 * 1024;
+const FETCH_ROWS: usize = 64;
 
 /// The most of K that is widened at a time: a panel of it stays in L1 beside a tile's rows.
 const WIDE_K: usize = 1024;
-
-/// Rows from which on it pays to widen a panel for them.
-const WIDE_ROWS: usize = 24;
 
 /// Packed weights and the epilogue of their columns.
 #[derive(Clone, Copy)]
@@ -51,14 +68,14 @@ pub(crate) struct Core<'a> {
 }
 
 /// Rows of A as tiles read them, and their sums.
+#[derive(Clone, Copy)]
 struct TileRows {
     a: *const u8,
     lda: usize,
     k: usize,
     staged: bool,
     row_sums: *const i32,
-    /// Rows to stage meanwhile.
-    next: Option<NextRows>,
+    ring: Option<Ring>,
 }
 
 impl Core<'_> {
@@ -116,69 +133,106 @@ impl Core<'_> {
         let sums = epilogue.w_zero.is_some();
         if stage.is_none() && !sums {
             let whole =
-                TileRows { a, lda, k, staged: false, row_sums: std::ptr::null(), next: None };
+                TileRows { a, lda, k, staged: false, row_sums: std::ptr::null(), ring: None };
             // SAFETY: same contract.
             unsafe { self.tiles(&whole, rows, panels, to, &mut []) };
             return;
         }
         let padded = k.next_multiple_of(set.kr);
         let ld = stage.map_or(lda, |stage| row_distance(padded * stage.bytes));
-        let small = layout.bytes() <= SMALL_B_BYTES && set.wide.is_none();
-        let budget = if set.wide.is_some() { WIDE_STAGE_BYTES } else { STAGE_BYTES };
-        let most = if small && stage.is_some() { SMALL_B_ROWS } else { usize::MAX };
-        let fits = budget / ld.max(1) / ROW_STEP * ROW_STEP;
-        let chunk = fits.max(ROW_STEP).min(most).min(rows);
-        let ahead = small && chunk < rows && stage.is_some_and(|stage| stage.ahead);
-        let staged_bytes = stage.map_or(0, |_| chunk * ld * if ahead { 2 } else { 1 });
+        let wide = set.wide.as_ref().filter(|wide| rows >= 2 * wide.first_rows);
+        let small = layout.bytes() <= SMALL_B_BYTES;
+        let ring = small
+            && stage.is_some_and(|stage| k >= stage.ring_k)
+            && wide.is_none_or(|_| rows >= RING_WIDE_ROWS && k <= WIDE_K);
+        let fits = match wide {
+            _ if ring => RING_ROWS,
+            Some(_) => WIDE_STAGE_BYTES / ld.max(1) / ROW_STEP * ROW_STEP,
+            None if small => SMALL_STAGE_BYTES / ld.max(1) / ROW_STEP * ROW_STEP,
+            None => STAGE_BYTES / ld.max(1) / ROW_STEP * ROW_STEP,
+        };
+        let chunk = fits.max(ROW_STEP).min(rows);
+        let staged_rows = if ring { 2 * MAX_MR } else { chunk };
+        let staged_bytes = stage.map_or(0, |_| staged_rows * ld);
         let sums_bytes = if sums { (chunk * size_of::<i32>()).next_multiple_of(ALIGN) } else { 0 };
-        let wide_bytes = match set.wide {
-            Some(_) if rows >= WIDE_ROWS => WIDE_K * NR * 2 + chunk * NR * 4,
-            _ => 0,
+        let wide_bytes = match wide {
+            Some(_) if ring => 2 * panels.len() * layout.panel_bytes(),
+            Some(_) => WIDE_K * NR * 2 + chunk * NR * 4,
+            None => 0,
         };
         with_scratch(staged_bytes + sums_bytes + wide_bytes, |scratch| {
             let (staged, scratch) = scratch.split_at_mut(staged_bytes);
-            let (row_sums, wide) = scratch.split_at_mut(sums_bytes);
+            let (row_sums, widened) = scratch.split_at_mut(sums_bytes);
             for row in (0..rows).step_by(chunk.max(1)) {
                 let count = chunk.min(rows - row);
                 let from = Rows { a: a.wrapping_add(row * lda), lda, k, count, sign: a_sign };
-                let mut tiles = TileRows {
+                let raw = TileRows {
                     a: from.a,
                     lda,
                     k,
                     staged: false,
                     row_sums: row_sums.as_ptr().cast(),
-                    next: None,
+                    ring: None,
                 };
-                // SAFETY: `count` rows from `row` on of what the caller granted; the scratch has room for as many, and
-                // its parts start at multiples of 64.
+                let to_rows = staged.as_mut_ptr().cast::<u8>();
+                let in_ring =
+                    TileRows { k: padded, ring: Some(Ring { to: to_rows, ld, k }), ..raw };
+                let staged = TileRows { a: to_rows, lda: ld, k: padded, staged: true, ..raw };
+                let (panels, to) = (panels.clone(), to.at_row(row));
+                // SAFETY: `count` rows from `row` on of what the caller granted; the scratch has room for as many, or
+                // for a ring, and its parts start at multiples of 64.
                 unsafe {
                     if sums {
                         (set.row_sums)(&from, row_sums.as_mut_ptr().cast());
                     }
-                    if let Some(stage) = stage {
-                        let half = |i: usize| {
-                            staged.as_ptr().wrapping_add(i % 2 * chunk * ld).cast_mut().cast::<u8>()
-                        };
-                        let this = if ahead { half(row / chunk) } else { half(0) };
-                        if row == 0 || !ahead {
-                            (stage.run)(&from, this, ld);
+                    match (stage, wide) {
+                        (None, _) => self.tiles(&raw, count, panels, to, widened),
+                        (Some(stage), Some(wide)) if ring && count > wide.first_rows => {
+                            (stage.run)(&Rows { count: wide.first_rows, ..from }, to_rows, ld);
+                            self.widened_ring(wide, &staged, &in_ring, count, panels, to, widened);
                         }
-                        let left = rows - row - count;
-                        if ahead && left > 0 {
-                            let rows = Rows {
-                                a: from.a.wrapping_add(count * lda),
-                                count: left.min(chunk),
-                                ..from
-                            };
-                            tiles.next = Some(NextRows { rows, to: half(row / chunk + 1), ld });
+                        (Some(_), None) if ring => self.tiles(&in_ring, count, panels, to, &mut []),
+                        (Some(stage), _) => {
+                            (stage.run)(&from, to_rows, ld);
+                            self.tiles(&staged, count, panels, to, widened);
                         }
-                        tiles.a = this;
-                        (tiles.lda, tiles.k, tiles.staged) = (ld, padded, true);
                     }
-                    self.tiles(&tiles, count, panels.clone(), to.at_row(row), wide);
                 }
             }
         });
+    }
+
+    /// `rows` rows of `spans` times `width` panels from `p` on; `to` is at panel `first`.
+    fn block_of(
+        &self,
+        a: &TileRows,
+        rows: usize,
+        (first, p, width, spans): (usize, usize, usize, usize),
+        to: TileOut,
+    ) -> Block<'_> {
+        let Self { layout, packed, epilogue, a_sign, .. } = *self;
+        let (col, panel) = (p * NR, layout.panel_bytes());
+        let next = (p + width) * panel..((p + width * (spans + 1)) * panel).min(layout.bytes());
+        let fetch = layout.bytes() > FETCH_B_BYTES && rows >= FETCH_ROWS && !next.is_empty();
+        Block {
+            a: a.a,
+            lda: a.lda,
+            k: a.k,
+            a_sign,
+            staged: a.staged,
+            row_sums: a.row_sums,
+            b: packed[p * panel..].as_ptr(),
+            panel,
+            spans,
+            ahead: if fetch { &packed[next] } else { &[] },
+            rows,
+            col,
+            cols: (layout.n - col).min(spans * width * NR),
+            epilogue,
+            to: to.at_column((p - first) * NR, epilogue.element_bytes()),
+            partial: Partial::NONE,
+            ring: a.ring,
+        }
     }
 
     /// Computes `rows` rows of the panels `panels`, with room to widen a panel in `wide`, or none.
@@ -193,46 +247,83 @@ impl Core<'_> {
         to: TileOut,
         wide: &mut [i8],
     ) {
-        let Self { set, layout, packed, epilogue, a_sign, .. } = *self;
-        let wide_set = set.wide.as_ref().filter(|_| rows >= WIDE_ROWS && !wide.is_empty());
+        let Self { set, layout, .. } = *self;
+        let wide_set =
+            set.wide.as_ref().filter(|set| rows >= 2 * set.first_rows && !wide.is_empty());
         let mut p = panels.start;
         while p < panels.end {
             let width = set.panels_per_tile(rows, panels.end - p);
-            let col = p * NR;
-            let shift = col - panels.start * NR;
-            let bytes = shift * epilogue.element_bytes();
-            let block = Block {
-                a: a.a,
-                lda: a.lda,
-                k: a.k,
-                a_sign,
-                staged: a.staged,
-                row_sums: a.row_sums,
-                b: packed[p * layout.panel_bytes()..].as_ptr(),
-                panel: layout.panel_bytes(),
-                rows,
-                col,
-                cols: (layout.n - col).min(width * NR),
-                epilogue,
-                to: TileOut {
-                    out: to.out.wrapping_add(bytes),
-                    residual: to.residual.wrapping_add(shift),
-                    ..to
-                },
-                partial: Partial::NONE,
-                next: a.next.filter(|_| p + width == panels.end),
+            let tiles = set.tiles[width - 1];
+            let even = even(tiles, rows, width * layout.panel_bytes());
+            let most = match even {
+                None if a.ring.is_none() => AGAIN_BYTES / (width * layout.panel_bytes()).max(1),
+                _ => usize::MAX,
             };
+            let mut spans = 1;
+            if wide_set.is_none() {
+                let next = |spans: usize| panels.end - p - spans * width;
+                while spans < most
+                    && next(spans) > 0
+                    && set.panels_per_tile(rows, next(spans)) == width
+                {
+                    spans += 1;
+                }
+            }
+            let block = self.block_of(a, rows, (panels.start, p, width, spans), to);
             // SAFETY: columns `col..col + cols` of what the caller granted; the assertion in `block` keeps the tiles'
             // panels inside `packed`; `wide` has room for a part of a panel and the rows' sums.
             unsafe {
-                match wide_set {
-                    Some(set) => widened(set, block, wide),
-                    None => cover(set.tiles[width - 1], block),
+                match (wide_set, even) {
+                    (Some(set), _) => widened(set, block, wide),
+                    (None, Some(tile)) => (tile.run)(&block),
+                    (None, None) => cover(tiles, block),
                 }
             }
-            p += width;
+            p += spans * width;
         }
     }
+
+    /// [`Self::tiles`] of a small B: the first rows, which are `staged`, widen all panels for the others, which go
+    /// through a ring.
+    ///
+    /// # Safety
+    /// As [`Self::tiles`], of more than [`Wide::first_rows`] rows; there is room for the panels as i16.
+    #[allow(clippy::too_many_arguments, reason = "rows in two forms")]
+    unsafe fn widened_ring(
+        &self,
+        wide: &Wide,
+        staged: &TileRows,
+        in_ring: &TileRows,
+        rows: usize,
+        panels: Range<usize>,
+        to: TileOut,
+        widened: &mut [i8],
+    ) {
+        let panel = 2 * self.layout.panel_bytes();
+        for (p, widened) in panels.clone().zip(widened.chunks_exact_mut(panel)) {
+            let first = self.block_of(staged, wide.first_rows, (panels.start, p, 1, 1), to);
+            // SAFETY: the first rows of the caller's; i8 at multiples of 64 are aligned for i16.
+            unsafe { (wide.first)(&first, widened.as_mut_ptr().cast()) };
+        }
+        let all = (panels.start, panels.start, 1, panels.len());
+        let block = self.block_of(in_ring, rows, all, to);
+        let block = Block { k: 2 * block.k, b: widened.as_ptr(), panel, ahead: &[], ..block };
+        // SAFETY: the other rows.
+        unsafe { cover(wide.tiles, block.skip_rows(wide.first_rows)) };
+    }
+}
+
+/// The tile that covers the rows by itself, if there is a good one: then tiles of neighbouring panels follow each other.
+/// Tiles of 8 rows do more of their work beside epilogues than those of 12, but read weights more often, which lie in L1
+/// if those of a tile are `weights` bytes and few.
+fn even(tiles: &'static [Ukernel], rows: usize, weights: usize) -> Option<&'static Ukernel> {
+    let most = tiles[0].mr;
+    let eight = most == 12 && (rows <= 8 * most || weights <= L1_WEIGHTS);
+    tiles.iter().find(|tile| match tile.mr {
+        mr if mr == rows => true,
+        8 if eight => rows.is_multiple_of(8),
+        mr => mr == most && !(eight && rows.is_multiple_of(8)) && rows.is_multiple_of(mr),
+    })
 }
 
 /// Computes a block by the tiles of one width.
@@ -240,51 +331,55 @@ impl Core<'_> {
 /// # Safety
 /// As [`super::kernel::Ukernel::run`], of any number of rows.
 unsafe fn cover(tiles: &[Ukernel], mut block: Block<'_>) {
-    let mut left = block.rows;
     for tile in tiles {
-        block.rows = left / tile.mr * tile.mr;
-        if block.rows == 0 {
+        let rows = block.rows / tile.mr * tile.mr;
+        if rows == 0 {
             continue;
         }
-        // SAFETY: the next `block.rows` rows of the caller's block.
-        unsafe { (tile.run)(&block) };
-        left -= block.rows;
-        block.a = block.a.wrapping_add(block.rows * block.lda);
-        block.row_sums = block.row_sums.wrapping_add(block.rows);
-        block.next = block.next.map(|next| next.skip(block.rows));
-        block.partial.sums = block.partial.sums.wrapping_add(block.rows * NR);
-        block.to = block.to.at_row(block.rows);
+        // SAFETY: the next rows of the caller's block.
+        unsafe { (tile.run)(&Block { rows, ..block }) };
+        block = Block { ahead: &[], ..block.skip_rows(rows) };
     }
 }
 
-/// Computes a block of one panel, which is widened part by part.
+/// Computes a block of one panel, which is widened part by part, by the first rows for the others.
 ///
 /// # Safety
-/// As [`cover`], of staged rows; `scratch` starts at a multiple of 64 and has room for [`WIDE_K`] rows of the panel as
-/// i16 and for 16 i32 of each row of the block.
+/// As [`cover`], of staged rows, as many as [`Wide::first_rows`] or more; `scratch` starts at a multiple of 64 and has
+/// room for [`WIDE_K`] rows of the panel as i16 and for 16 i32 of each row of the block.
 unsafe fn widened(wide: &Wide, block: Block<'_>, scratch: &mut [i8]) {
     let parts = block.k.div_ceil(WIDE_K).max(1);
     let depth = block.k.div_ceil(parts).next_multiple_of(2);
     let (panel, sums) = scratch.split_at_mut(WIDE_K * NR * 2);
     for part in 0..parts {
         let start = (part * depth).min(block.k);
-        let k = depth.min(block.k - start);
+        let end = (start + depth).min(block.k);
+        let weights = |from: usize, to: usize| {
+            // SAFETY: the panel has a line for each of K.
+            unsafe { std::slice::from_raw_parts(block.b.add(from * NR), (to - from) * NR) }
+        };
+        let part = Block {
+            a: block.a.wrapping_add(2 * start),
+            k: end - start,
+            b: block.b.wrapping_add(start * NR),
+            ahead: if end < block.k {
+                weights(end, (end + depth).min(block.k))
+            } else {
+                &block.ahead[..block.ahead.len().min(depth * NR)]
+            },
+            partial: Partial {
+                sums: sums.as_mut_ptr().cast(),
+                resumed: part > 0,
+                suspended: part + 1 < parts,
+            },
+            ..block
+        };
         // SAFETY: a part of a whole panel of two bytes per column and step of K, which fits; i8 at multiples of 64 are
         // aligned for i16 and i32.
         unsafe {
-            (wide.widen)(block.b.add(start * NR), k * NR, panel.as_mut_ptr().cast());
-            let part = Block {
-                a: block.a.add(2 * start),
-                k: 2 * k,
-                b: panel.as_ptr(),
-                partial: Partial {
-                    sums: sums.as_mut_ptr().cast(),
-                    resumed: part > 0,
-                    suspended: part + 1 < parts,
-                },
-                ..block
-            };
-            cover(wide.tiles, part);
+            (wide.first)(&Block { rows: wide.first_rows, ..part }, panel.as_mut_ptr().cast());
+            let others = Block { k: 2 * part.k, b: panel.as_ptr(), ..part };
+            cover(wide.tiles, others.skip_rows(wide.first_rows));
         }
     }
 }

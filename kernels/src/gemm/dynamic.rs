@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     Cpu, KernelError,
-    epilogue::{Epilogue, OutSlice, Output, Sign},
+    epilogue::{Epilogue, OutSlice, Output, Sign, as_bytes_mut},
     error::{check_at_least, checked_product, checked_span},
     par::{DisjointMut, Parallel, Serial, WorkerScratch, for_each_with_worker, for_macs},
 };
@@ -26,6 +26,10 @@ pub struct DynamicGemm {
     b_zero: i32,
     /// With the bias alone: the terms of zero points depend on B.
     epilogue: Epilogue,
+    /// A row of ones, of the sign that kernels multiply as it is: its products with B are the sums of columns.
+    ones: Vec<u8>,
+    ones_sign: Sign,
+    sums: Epilogue,
 }
 
 impl DynamicGemm {
@@ -57,7 +61,9 @@ impl DynamicGemm {
         let w_zero = (b_zero != 0).then_some([b_zero]);
         let w_zero = w_zero.as_ref().map(<[i32; 1]>::as_slice);
         let epilogue = Epilogue::new(n, bias, w_zero, output)?;
-        Ok(Self { set, layout, a_sign, a_zero, b_sign, b_zero, epilogue })
+        let sums = Epilogue::new(n, vec![0; n], None, &Output::I32)?;
+        let (ones, ones_sign) = (vec![1; k], set.staged_as.unwrap_or(Sign::U8));
+        Ok(Self { set, layout, a_sign, a_zero, b_sign, b_zero, epilogue, ones, ones_sign, sums })
     }
 
     /// What storing B as s8 subtracts from its values.
@@ -159,7 +165,10 @@ impl DynamicGemm {
         let packed = &mut scratch[misaligned..];
         let mask = if self.b_sign == Sign::U8 { 0x80 } else { 0 };
         layout.pack_matrix(packed, b, transposed, |v| (v ^ mask) as i8);
-        let sums = layout.column_sums(&packed[..layout.bytes()]);
+        let mut sums = vec![0; layout.n];
+        let core =
+            Core { set, layout, packed, epilogue: &self.sums, a_sign: self.ones_sign, sums: &[] };
+        run_checked(&core, &Serial, 1, (&self.ones, 0), None, (as_bytes_mut(&mut sums), 0));
 
         // Σ (a − z_a)(b − z_b) = Σ a'(b − z_b) − (z_a + offset)·Σ (b − z_b), where a' = a + offset is what kernels
         // multiply; their term of z_b needs the row sums of a, and that of the offset is undone here.

@@ -27,6 +27,7 @@ use crate::{
 const KC: usize = 256;
 
 /// Rows of A times some neighbouring panels of B.
+#[derive(Clone, Copy)]
 pub(crate) struct Block<'a> {
     /// `rows` rows of `k` values, `lda` bytes apart: raw bytes, or if `staged` what [`Dot::stage`] makes of them, with
     /// `k` a multiple of KR.
@@ -40,6 +41,10 @@ pub(crate) struct Block<'a> {
     /// The first panel; panels are `panel` bytes apart.
     pub(crate) b: *const i8,
     pub(crate) panel: usize,
+    /// How many groups of panels, each as wide as the tile, are covered one after the other.
+    pub(crate) spans: usize,
+    /// Weights that are read after those of the first span, as many for each: they are fetched meanwhile.
+    pub(crate) ahead: &'a [i8],
     /// A multiple of the tile's MR.
     pub(crate) rows: usize,
     /// First column, a multiple of 16, and how many columns exist.
@@ -50,27 +55,19 @@ pub(crate) struct Block<'a> {
     pub(crate) to: TileOut,
     /// Where K comes in several parts, for kernels that can: accumulators of earlier parts, 16 for each row.
     pub(crate) partial: Partial,
-    /// Rows that are staged while these are computed.
-    pub(crate) next: Option<NextRows>,
+    /// Where `a` has raw rows although they are staged: where tiles stage them.
+    pub(crate) ring: Option<Ring>,
 }
 
-/// Rows of A that tiles stage between their own products: as many as they compute, while there are any.
+/// Room for the rows of two tiles: those of the next are staged between products of this one. All panels go over a
+/// tile's rows before the next rows come.
 #[derive(Clone, Copy)]
-pub(crate) struct NextRows {
-    pub(crate) rows: Rows,
+pub(crate) struct Ring {
     pub(crate) to: *mut u8,
     /// Bytes from one staged row to the next.
     pub(crate) ld: usize,
-}
-
-impl NextRows {
-    /// What is left after `rows` rows.
-    pub(crate) fn skip(mut self, rows: usize) -> Self {
-        self.rows.a = self.rows.a.wrapping_add(rows * self.rows.lda);
-        self.rows.count = self.rows.count.saturating_sub(rows);
-        self.to = self.to.wrapping_add(rows * self.ld);
-        self
-    }
+    /// Values of a raw row.
+    pub(crate) k: usize,
 }
 
 /// Which part of K a block is.
@@ -88,6 +85,20 @@ impl Partial {
     /// All of K.
     pub(crate) const NONE: Self =
         Self { sums: std::ptr::null_mut(), resumed: false, suspended: false };
+}
+
+impl Block<'_> {
+    /// The same from row `rows` on.
+    pub(crate) fn skip_rows(self, rows: usize) -> Self {
+        Self {
+            a: self.a.wrapping_add(rows * self.lda),
+            rows: self.rows - rows,
+            row_sums: self.row_sums.wrapping_add(rows),
+            to: self.to.at_row(rows),
+            partial: Partial { sums: self.partial.sums.wrapping_add(rows * NR), ..self.partial },
+            ..self
+        }
+    }
 }
 
 /// A tile's accumulators in memory, zero-point terms subtracted, with all that the epilogue may ask for.
@@ -160,8 +171,8 @@ pub(crate) struct Rows {
 pub(crate) struct Stage {
     /// Bytes of a staged value.
     pub(crate) bytes: usize,
-    /// Whether tiles stage the rows of [`Block::next`].
-    pub(crate) ahead: bool,
+    /// [`Dot::RING_K`].
+    pub(crate) ring_k: usize,
     /// Writes what the dot product reads, each row `ld` bytes after the last, K rounded up to KR.
     ///
     /// # Safety
@@ -173,29 +184,13 @@ pub(crate) struct Stage {
 #[derive(Clone, Copy)]
 pub(crate) struct Wide {
     pub(crate) tiles: &'static [Ukernel],
-    /// Widens the `len` weights at `panel`.
+    /// How many rows are computed by `first`.
+    pub(crate) first_rows: usize,
+    /// Computes the first rows of a block whose K counts values, widening the panel's weights to i16 on the way.
     ///
     /// # Safety
-    /// The set's ISA is supported, `panel` is readable and `to` has room for `len` values.
-    pub(crate) widen: unsafe fn(panel: *const i8, len: usize, to: *mut i16),
-}
-
-/// [`KernelSet::row_sums`].
-///
-/// # Safety
-/// As there.
-#[inline(always)]
-pub(crate) unsafe fn row_sums(rows: &Rows, sums: *mut i32) {
-    for r in 0..rows.count {
-        // SAFETY: row `r` of those granted, `k` bytes, and its place in `sums`.
-        unsafe {
-            let row = std::slice::from_raw_parts(rows.a.add(r * rows.lda), rows.k);
-            sums.add(r).write(match rows.sign {
-                Sign::U8 => row.iter().map(|&v| i32::from(v)).sum(),
-                Sign::S8 => row.iter().map(|&v| i32::from(v as i8)).sum(),
-            });
-        }
-    }
+    /// That of [`Ukernel::run`], and there is room for the widened weights.
+    pub(crate) first: unsafe fn(&Block<'_>, *mut i16),
 }
 
 impl std::fmt::Debug for KernelSet {
@@ -282,9 +277,11 @@ pub(crate) unsafe fn run_block<D: Dot, const MR: usize, const NV: usize>(block: 
         // SAFETY: same contract; such ISAs stage rows before.
         return unsafe { run_whole::<D, MR, NV>(block) };
     }
-    for row in (0..block.rows).step_by(MR) {
-        // SAFETY: `row + MR <= block.rows`, so the tile's rows lie inside the block's.
-        unsafe { tile::<D, MR, NV>(block, row) }
+    for span in 0..block.spans {
+        for row in (0..block.rows).step_by(MR) {
+            // SAFETY: `row + MR <= block.rows`, so the tile's rows lie inside the block's.
+            unsafe { tile::<D, MR, NV>(block, span, row) }
+        }
     }
 }
 
@@ -304,10 +301,16 @@ macro_rules! for_each_row {
 }
 pub(crate) use for_each_row;
 
-/// Computes the tile of `MR` rows that starts at `row`.
+/// Computes the tile of `MR` rows that starts at `row`, in the panels of span `span`.
 #[inline(always)]
-unsafe fn tile<D: Dot, const MR: usize, const NV: usize>(block: &Block<'_>, row: usize) {
-    let Block { lda, k, a_sign, b, panel, col, cols, epilogue, .. } = *block;
+unsafe fn tile<D: Dot, const MR: usize, const NV: usize>(
+    block: &Block<'_>,
+    span: usize,
+    row: usize,
+) {
+    let Block { lda, k, a_sign, panel, cols, epilogue, .. } = *block;
+    let (b, col) = (block.b.wrapping_add(span * NV * panel), block.col + span * NV * NR);
+    let cols = (cols - span * NV * NR).min(NV * NR);
     // SAFETY: the tile's rows and columns lie in the block, whose pointers are valid (contract of `Ukernel::run`);
     // the features are the entry point's.
     unsafe {
@@ -338,7 +341,7 @@ unsafe fn tile<D: Dot, const MR: usize, const NV: usize>(block: &Block<'_>, row:
         }
         D::unpair_rows(&mut acc);
         let row_sum = |r: usize| *block.row_sums.add(row + r);
-        let to = block.to.at_row(row);
+        let to = block.to.at_row(row).at_column(span * NV * NR, epilogue.element_bytes());
         finish::<D, MR, NV>(&mut acc, epilogue, (col, cols), to, row_sum, &Keep);
     }
 }
@@ -467,7 +470,11 @@ pub(crate) unsafe fn finish<D: Dot, const MR: usize, const NV: usize>(
                     });
                     return false;
                 }
-                Kind::Quant8(_) => {}
+                Kind::Quant8(quant) => {
+                    if D::quantize(acc, quant, col, to, refill) {
+                        return true;
+                    }
+                }
             }
         }
         let mut spilled = MaybeUninit::<[[[i32; NR]; NV]; MR]>::uninit();
@@ -504,7 +511,7 @@ macro_rules! kernel_set {
                 #[$attr]
                 unsafe fn sums(rows: &$crate::gemm::kernel::Rows, sums: *mut i32) {
                     // SAFETY: the caller keeps the contract of `KernelSet::row_sums`.
-                    unsafe { $crate::gemm::kernel::row_sums(rows, sums) }
+                    unsafe { $crate::gemm::row_sums::row_sums(rows, sums) }
                 }
                 sums
             },
@@ -518,7 +525,7 @@ macro_rules! kernel_set {
             $crate::gemm::kernel::KernelSet {
                 stage: Some($crate::gemm::kernel::Stage {
                     bytes: size_of::<<$dot as $crate::gemm::kernel::Dot>::A>(),
-                    ahead: <$dot as $crate::gemm::kernel::Dot>::WHOLE_ROWS,
+                    ring_k: <$dot as $crate::gemm::kernel::Dot>::RING_K,
                     run: {
                         #[$attr]
                         unsafe fn stage(rows: &$crate::gemm::kernel::Rows, to: *mut u8, ld: usize) {
@@ -534,6 +541,31 @@ macro_rules! kernel_set {
     };
 }
 pub(crate) use kernel_set;
+
+/// [`Wide`] of the tiles `$dot` on widened weights; `$mr` rows of `$narrow` widen them.
+macro_rules! wide_tiles {
+    (#[$attr:meta] $narrow:ty, $first:literal, $dot:ty, $tiles:tt) => {
+        $crate::gemm::kernel::Wide {
+            tiles: $crate::gemm::kernel::tiles!(
+                #[$attr]
+                $dot,
+                $tiles
+            ),
+            first_rows: $first,
+            first: {
+                #[$attr]
+                unsafe fn first(block: &$crate::gemm::kernel::Block<'_>, to: *mut i16) {
+                    // SAFETY: the caller keeps the contract of `Wide::first`.
+                    unsafe {
+                        $crate::gemm::whole_rows::run_widening::<$narrow, $first>(block, to);
+                    }
+                }
+                first
+            },
+        }
+    };
+}
+pub(crate) use wide_tiles;
 
 /// One row of the table of [`kernel_set!`].
 macro_rules! tiles {

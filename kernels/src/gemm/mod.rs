@@ -22,6 +22,7 @@ mod driver;
 mod dynamic;
 pub(crate) mod kernel;
 pub(crate) mod pack;
+mod row_sums;
 mod scalar;
 mod scratch;
 mod whole_rows;

@@ -4,6 +4,8 @@
 //! [N/16] panels × [⌈K/KR⌉] groups × [16] columns × [KR]      zeros beyond K and N, each panel 64-byte aligned
 //! ```
 
+use wide::{bytemuck::cast, u8x16, u16x8, u32x4, u64x2};
+
 use crate::{KernelError, epilogue::NR, error::checked_product};
 
 /// Alignment of panels: a cache line, and the widest vector.
@@ -102,9 +104,15 @@ impl PanelLayout {
             (2, false) => self.pack_rows::<2, T>(packed, b, to_s8),
             (4, false) => self.pack_rows::<4, T>(packed, b, to_s8),
             (8, false) => self.pack_rows::<8, T>(packed, b, to_s8),
-            (2, true) => self.pack_columns::<2, T>(packed, b, to_s8),
-            (4, true) => self.pack_columns::<4, T>(packed, b, to_s8),
-            (8, true) => self.pack_columns::<8, T>(packed, b, to_s8),
+            (2, true) => {
+                self.pack_columns::<2, 8, T>(packed, b, to_s8, |x| cast(u16x8::transpose(cast(x))));
+            }
+            (4, true) => {
+                self.pack_columns::<4, 4, T>(packed, b, to_s8, |x| cast(u32x4::transpose(cast(x))));
+            }
+            (8, true) => {
+                self.pack_columns::<8, 2, T>(packed, b, to_s8, |x| cast(u64x2::transpose(cast(x))));
+            }
             (_, false) => self.pack(packed, |k, n| to_s8(b.0[k * ldb + n])),
             (_, true) => self.pack(packed, |k, n| to_s8(b.0[n * ldb + k])),
         }
@@ -115,52 +123,50 @@ impl PanelLayout {
         &self,
         packed: &mut [i8],
         (b, ldb): (&[T], usize),
-        to_s8: impl Fn(T) -> i8,
+        to_s8: impl Fn(T) -> i8 + Copy,
     ) {
         if self.bytes() == 0 {
             return;
         }
         for (p, panel) in packed[..self.bytes()].chunks_exact_mut(self.panel_bytes()).enumerate() {
             let cols = (self.n - p * NR).min(NR);
-            let (groups, _) = panel.as_chunks_mut::<KR>();
-            for (g, group) in groups.chunks_exact_mut(NR).enumerate() {
-                let mut rows = [[0; NR]; KR];
+            for (g, group) in panel.chunks_exact_mut(NR * KR).enumerate() {
+                let mut rows = [u8x16::ZERO; KR];
                 for (row, k) in rows.iter_mut().zip(g * KR..self.k) {
-                    let from = &b[k * ldb + p * NR..][..cols];
-                    match <&[T; NR]>::try_from(from) {
-                        Ok(from) => *row = from.map(&to_s8),
-                        Err(_) => row.iter_mut().zip(from).for_each(|(v, &from)| *v = to_s8(from)),
-                    }
+                    *row = bytes(&b[k * ldb + p * NR..][..cols], to_s8);
                 }
-                for (c, values) in group.iter_mut().enumerate() {
-                    *values = std::array::from_fn(|r| rows[r][c]);
+                for (to, row) in group.as_chunks_mut::<NR>().0.iter_mut().zip(interleaved(rows)) {
+                    *to = cast(row);
                 }
             }
         }
     }
 
-    /// From columns of B, each contiguous.
-    fn pack_columns<const KR: usize, T: Copy>(
+    /// From columns of B, each contiguous: 16 bytes of `COLS` columns are 16 bytes of as many groups.
+    fn pack_columns<const KR: usize, const COLS: usize, T: Copy>(
         &self,
         packed: &mut [i8],
         (b, ldb): (&[T], usize),
-        to_s8: impl Fn(T) -> i8,
+        to_s8: impl Fn(T) -> i8 + Copy,
+        transpose: impl Fn([u8x16; COLS]) -> [u8x16; COLS],
     ) {
         if self.bytes() == 0 {
             return;
         }
         for (p, panel) in packed[..self.bytes()].chunks_exact_mut(self.panel_bytes()).enumerate() {
-            panel.fill(0);
-            let (groups, _) = panel.as_chunks_mut::<KR>();
-            for c in 0..(self.n - p * NR).min(NR) {
-                let (whole, tail) = b[(p * NR + c) * ldb..][..self.k].as_chunks::<KR>();
-                let mut column = groups[c..].iter_mut().step_by(NR);
-                // In this order, since `zip` takes an item of its first before it finds its second at an end.
-                for (from, values) in whole.iter().zip(&mut column) {
-                    *values = from.map(&to_s8);
-                }
-                for (value, &from) in column.flatten().zip(tail) {
-                    *value = to_s8(from);
+            let (first, cols) = (p * NR, (self.n - p * NR).min(NR));
+            panel[self.k.next_multiple_of(KR) * NR..].fill(0);
+            for c in (0..NR).step_by(COLS) {
+                for from in (0..self.k).step_by(NR) {
+                    let len = (self.k - from).min(NR);
+                    let mut block = [u8x16::ZERO; COLS];
+                    for (column, n) in block.iter_mut().zip(c..cols) {
+                        *column = bytes(&b[(first + n) * ldb + from..][..len], to_s8);
+                    }
+                    let groups = panel[from * NR..].chunks_exact_mut(NR * KR);
+                    for (group, line) in groups.zip(transpose(block)) {
+                        group[c * KR..][..NR].copy_from_slice(&cast::<u8x16, [i8; NR]>(line));
+                    }
                 }
             }
         }
@@ -180,6 +186,32 @@ impl PanelLayout {
         sums.truncate(self.n);
         sums
     }
+}
+
+/// Up to 16 elements as bytes, and zeros.
+#[inline(always)]
+fn bytes<T: Copy>(from: &[T], to_s8: impl Fn(T) -> i8) -> u8x16 {
+    cast(match <&[T; NR]>::try_from(from) {
+        Ok(from) => from.map(to_s8),
+        Err(_) => {
+            let mut bytes = [0; NR];
+            bytes.iter_mut().zip(from).for_each(|(byte, &from)| *byte = to_s8(from));
+            bytes
+        }
+    })
+}
+
+/// The first bytes of all rows, then the second ones, and so on: `KR` is a power of two.
+#[inline(always)]
+fn interleaved<const KR: usize>(mut rows: [u8x16; KR]) -> [u8x16; KR] {
+    // Interleaving the halves of a sequence rotates the bits of positions by one.
+    for _ in 0..KR.ilog2() {
+        rows = std::array::from_fn(|i| {
+            let (a, b) = (rows[i / 2], rows[i / 2 + KR / 2]);
+            if i % 2 == 0 { u8x16::unpack_low(a, b) } else { u8x16::unpack_high(a, b) }
+        });
+    }
+    rows
 }
 
 #[cfg(test)]

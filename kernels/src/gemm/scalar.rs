@@ -1,14 +1,12 @@
 //! GEMM micro-kernel of the portable tier, on `wide`'s registers: `pmaddwd` on SSE2, `smull` on NEON, whatever the
 //! target has. Tile 2×16, KR = 2, which fits 16 registers of 128 bits.
 //!
-//! Activations are staged as i16. Weights are K2N16 s8: for a few rows widened on load, otherwise a panel is widened
-//! once for all staged rows. Two products of i16 fit an i32, so nothing saturates.
+//! Activations are staged as i16. Weights are K2N16 s8, widened on load; of many rows the first leave what they
+//! widened for the others. Two products of i16 fit an i32, so nothing saturates.
 
 use wide::{bytemuck::cast, f32x4, i16x8, i32x4, u8x16};
 
-use super::kernel::{
-    Dot, KernelSet, Spill, Wide, for_each_row, kernel_set, stage_bytes, stage_i16, tiles,
-};
+use super::kernel::{Dot, KernelSet, Spill, for_each_row, kernel_set, stage_i16, wide_tiles};
 use crate::{
     epilogue::{NR, Quant, Refill, Sign},
     simd::portable::{pack16, pack32, round, widen16},
@@ -55,9 +53,9 @@ impl Operand for u8 {
     }
 
     #[inline(always)]
-    unsafe fn stage(src: *const u8, len: usize, _sign: Sign, dst: *mut u8) {
+    unsafe fn stage(src: *const u8, len: usize, sign: Sign, dst: *mut u8) {
         // SAFETY: same contract.
-        unsafe { stage_bytes(src, len, 0, dst, Self::PAIR) }
+        unsafe { <i16 as Operand>::stage(src, len, sign, dst.cast()) }
     }
 }
 
@@ -68,7 +66,9 @@ impl<T: Operand> Dot for Portable<T> {
     const KR: usize = T::PAIR;
     const IN_PLACE: Option<Sign> = None;
     const WHOLE_ROWS: bool = true;
+    const RING_K: usize = 64;
     const PARTIAL: bool = size_of::<T>() == 1;
+    const A_PER_VALUE: usize = size_of::<i16>() / size_of::<T>();
     type A = T;
     type Splat = i16x8;
     type B = [i16x8; 4];
@@ -165,18 +165,10 @@ impl<T: Operand> Dot for Portable<T> {
     }
 }
 
-unsafe fn widen(panel: *const i8, len: usize, to: *mut i16) {
-    // SAFETY: the caller grants `len` values at both ends.
-    let (panel, to) = unsafe {
-        (std::slice::from_raw_parts(panel, len), std::slice::from_raw_parts_mut(to, len))
-    };
-    to.iter_mut().zip(panel).for_each(|(to, b)| *to = i16::from(*b));
-}
-
 pub(crate) static SET: KernelSet = {
     kernel_set!(staged #[inline(never)] Scalar, Portable<i16>, [2 x 1, 1 x 1]);
     KernelSet {
-        wide: Some(Wide { tiles: tiles!(#[inline(never)] Portable<u8>, [2 x 1, 1 x 1]), widen }),
+        wide: Some(wide_tiles!(#[inline(never)] Portable<i16>, 2, Portable<u8>, [2 x 1, 1 x 1])),
         ..SET
     }
 };

@@ -1,17 +1,17 @@
 //! Tiles over rows of A that are staged, or read in place, to their end.
 //!
-//! The epilogue of a tile and the products of the next one overlap: as soon as some rows are written, their registers
-//! take the first groups of K of the rows that follow. The vector units that multiply would otherwise be idle while
-//! others convert and pack.
+//! The epilogue of a tile and the products of the next one, below it or in the next panels, overlap: as soon as some rows
+//! are written, their registers take the first groups of K of the rows that follow. The vector units that multiply would
+//! otherwise be idle while others convert and pack.
 
 #[cfg(target_arch = "x86_64")]
 use super::kernel::group;
 use super::{
     dot::Dot,
-    kernel::{Block, NextRows, Rows, Strided, finish, for_each_row, start},
+    kernel::{Block, Ring, Strided, finish, for_each_row, start},
 };
 use crate::{
-    epilogue::{Keep, NR, Refill},
+    epilogue::{Keep, NR, Refill, Sign},
     unroll::unrolled,
 };
 
@@ -63,89 +63,172 @@ impl<D: Dot> Refill<D::Acc> for Next<D> {
     }
 }
 
-/// Values of a row that are staged at a time, between products.
+/// Of a staged row as much is staged at a time, between products.
 const PIECE: usize = 64;
 
-/// Stages so many of the next rows from value `from` on, a piece of each.
-///
-/// # Safety
-/// The target features of `D` are supported; the rows are readable and have room.
-#[inline(always)]
-unsafe fn stage_piece<D: Dot>(next: NextRows, count: usize, from: usize) {
-    let Rows { a, lda, k, sign, .. } = next.rows;
-    let len = k.saturating_sub(from).min(PIECE);
-    for r in 0..count.min(next.rows.count) {
-        let to = next.to.wrapping_add(r * next.ld).cast::<D::A>().wrapping_add(from);
-        // SAFETY: a piece of row `r`, and its place.
-        unsafe {
-            let a = a.add(r * lda + from);
-            if len == PIECE {
-                D::stage(a, PIECE, sign, to);
-            } else if len > 0 {
-                D::stage(a, len, sign, to);
+impl Ring {
+    /// The rows of tile `tile`, of `rows` rows.
+    fn rows(self, tile: usize, rows: usize) -> *mut u8 {
+        self.to.wrapping_add(tile % 2 * rows * self.ld)
+    }
+
+    /// Stages a piece of so many raw rows, from `from` on in staged rows.
+    ///
+    /// # Safety
+    /// The target features of `D` are supported; the rows are readable and have room.
+    #[inline(always)]
+    unsafe fn stage<D: Dot>(
+        self,
+        (a, lda, sign): (*const u8, usize, Sign),
+        rows: usize,
+        from: usize,
+        to: *mut u8,
+    ) {
+        let (piece, first) = (PIECE / D::A_PER_VALUE, from / D::A_PER_VALUE);
+        let len = self.k.saturating_sub(first).min(piece);
+        for r in 0..rows {
+            let to = to.wrapping_add(r * self.ld).cast::<D::A>().wrapping_add(from);
+            // SAFETY: a piece of row `r`, and its place.
+            unsafe {
+                let a = a.add(r * lda + first);
+                if len == piece {
+                    D::stage(a, piece, sign, to);
+                } else if len > 0 {
+                    D::stage(a, len, sign, to);
+                }
             }
         }
     }
 }
 
+/// Fetches what is read of `ahead` in tile `tile` of so many into L2.
+#[inline(always)]
+fn fetch(ahead: &[i8], tile: usize, tiles: usize) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        let part = ahead.len().div_ceil(tiles).next_multiple_of(64);
+        let from = tile * part;
+        for at in (from..(from + part).min(ahead.len())).step_by(64) {
+            // SAFETY: a prefetch of any address is allowed.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(ahead.as_ptr().wrapping_add(at)) };
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (ahead, tile, tiles);
+}
+
 /// Computes a block, MR rows at a time.
 ///
 /// # Safety
-/// As [`super::kernel::Ukernel::run`], of a block whose rows are staged or can be read in place to the end.
+/// As [`super::kernel::Ukernel::run`], of a block whose rows are staged, have a ring, or can be read in place to the end.
 #[inline(always)]
 pub(crate) unsafe fn run_whole<D: Dot, const MR: usize, const NV: usize>(block: &Block<'_>) {
-    let Block { lda, k, b, panel, rows, col, cols, epilogue, partial, .. } = *block;
+    let Block { lda, k, a_sign, b, panel, spans, rows, cols, epilogue, partial, ring, .. } = *block;
     let groups = k / D::KR;
-    let b = Strided { first: b, stride: panel };
-    let a = |row: usize| Strided {
-        first: block.a.wrapping_add(row * lda).cast::<D::A>(),
-        stride: lda / size_of::<D::A>(),
+    let raw = |row: usize| (block.a.wrapping_add(row * lda), lda, a_sign);
+    let a = |row: usize| {
+        let (first, ld) = match ring {
+            None => (block.a.wrapping_add(row * lda), lda),
+            Some(ring) => (ring.rows(row / MR, MR).cast_const(), ring.ld),
+        };
+        Strided { first: first.cast::<D::A>(), stride: ld / size_of::<D::A>() }
     };
+    let b = |span: usize| Strided { first: b.wrapping_add(span * NV * panel), stride: panel };
+    let column = |span: usize| block.col + span * NV * NR;
+    let tiles = spans * (rows / MR);
+    let (mut span, mut row) = (0, 0);
     // SAFETY: tiles' rows and columns lie in the block, whose pointers are valid (contract of `Ukernel::run`);
     // the features are the entry point's.
     unsafe {
-        let (mut acc, mut done) = (start::<D, MR, NV>(epilogue, col), 0);
-        for row in (0..rows).step_by(MR) {
+        if let Some(ring) = ring {
+            for from in (0..k).step_by(PIECE) {
+                ring.stage::<D>(raw(0), MR, from, ring.rows(0, MR));
+            }
+        }
+        let (mut acc, mut done) = (start::<D, MR, NV>(epilogue, column(0)), 0);
+        for tile in 0..tiles {
             let sums = partial.sums.wrapping_add(row * NR);
             if D::PARTIAL && partial.resumed {
                 for_each_row!(r < MR { acc[r][0] = D::start(sums.add(r * NR)); });
             }
-            match block.next {
+            match ring.filter(|_| span == 0 && row + MR < rows) {
                 None => {
-                    let (a, b) = (a(row).skip(done * D::KR), b.skip(done * NR * D::KR));
+                    fetch(block.ahead, tile, tiles);
+                    let (a, b) = (a(row).skip(done * D::KR), b(span).skip(done * NR * D::KR));
                     D::accumulate(&mut acc, a, b, groups - done);
                 }
-                Some(next) => {
-                    let next = next.skip(row);
+                Some(ring) => {
                     for from in (0..k).step_by(PIECE) {
-                        stage_piece::<D>(next, MR, from);
+                        ring.stage::<D>(raw(row + MR), MR, from, ring.rows(row / MR + 1, MR));
                         let end = groups.min((from + PIECE) / D::KR);
                         let start = done.max(from / D::KR).min(end);
-                        let (a, b) = (a(row).skip(start * D::KR), b.skip(start * NR * D::KR));
+                        let (a, b) = (a(row).skip(start * D::KR), b(span).skip(start * NR * D::KR));
                         D::accumulate(&mut acc, a, b, end - start);
                     }
                 }
             }
-            let more = row + MR < rows;
+            let row_sums = block.row_sums.wrapping_add(row);
+            let row_sum = |r: usize| *row_sums.add(r);
+            let to = block.to.at_row(row).at_column(span * NV * NR, epilogue.element_bytes());
+            let columns = (column(span), (cols - span * NV * NR).min(NV * NR));
+            (span, row) = if ring.is_some() {
+                if span + 1 < spans { (span + 1, row) } else { (0, row + MR) }
+            } else if row + MR < rows {
+                (span, row + MR)
+            } else {
+                (span + 1, 0)
+            };
+            let more = tile + 1 < tiles;
             if D::PARTIAL && partial.suspended {
                 for_each_row!(r < MR { D::store(acc[r][0], sums.add(r * NR)); });
-            } else {
-                let row_sum = |r: usize| *block.row_sums.add(row + r);
-                let to = block.to.at_row(row);
-                if more && groups >= AHEAD && cols == NV * NR && !(D::PARTIAL && partial.resumed) {
-                    let bias = epilogue.bias.as_ptr().add(col);
-                    let next = Next::<D> { a: a(row + MR), b, bias };
-                    if finish::<D, MR, NV>(&mut acc, epilogue, (col, cols), to, row_sum, &next) {
-                        done = AHEAD;
-                        continue;
-                    }
-                } else {
-                    finish::<D, MR, NV>(&mut acc, epilogue, (col, cols), to, row_sum, &Keep);
+            } else if more
+                && groups >= AHEAD
+                && columns.1 == NV * NR
+                && !(D::PARTIAL && partial.resumed)
+            {
+                let bias = epilogue.bias.as_ptr().add(column(span));
+                let next = Next::<D> { a: a(row), b: b(span), bias };
+                if finish::<D, MR, NV>(&mut acc, epilogue, columns, to, row_sum, &next) {
+                    done = AHEAD;
+                    continue;
                 }
+            } else {
+                finish::<D, MR, NV>(&mut acc, epilogue, columns, to, row_sum, &Keep);
             }
             if more {
-                (acc, done) = (start::<D, MR, NV>(epilogue, col), 0);
+                (acc, done) = (start::<D, MR, NV>(epilogue, column(span)), 0);
             }
+        }
+    }
+}
+
+/// Computes the first MR rows of a block of one panel with weights that it widens, and leaves at `to` for the others.
+///
+/// # Safety
+/// As [`run_whole`], of MR rows; `to` has room for all weights of the panel.
+#[inline(always)]
+pub(crate) unsafe fn run_widening<D: Dot, const MR: usize>(block: &Block<'_>, to: *mut i16) {
+    let Block { lda, k, b, col, cols, epilogue, partial, .. } = *block;
+    let a = Strided { first: block.a.cast::<D::A>(), stride: lda / size_of::<D::A>() };
+    // SAFETY: as in `run_whole`; a `B` is 16·KR values of i16.
+    unsafe {
+        let mut acc = start::<D, MR, 1>(epilogue, col);
+        if partial.resumed {
+            for_each_row!(r < MR { acc[r][0] = D::start(partial.sums.add(r * NR)); });
+        }
+        for g in 0..k / D::KR {
+            let weights = D::load_b(b.add(g * NR * D::KR));
+            to.cast::<D::B>().add(g).write_unaligned(weights);
+            for_each_row!(r < MR {
+                acc[r][0] = D::dot(acc[r][0], D::splat(a.at(r, g * D::KR)), weights);
+            });
+        }
+        if partial.suspended {
+            for_each_row!(r < MR { D::store(acc[r][0], partial.sums.add(r * NR)); });
+        } else {
+            let row_sum = |r: usize| *block.row_sums.add(r);
+            finish::<D, MR, 1>(&mut acc, epilogue, (col, cols), block.to, row_sum, &Keep);
         }
     }
 }
@@ -161,18 +244,24 @@ pub(crate) unsafe fn run_thin<D: Dot, const MR: usize, const NV: usize, const U:
     block: &Block<'_>,
 ) {
     const ZEROS: &[i32; NR] = &[0; NR];
-    let Block { lda, k, b, panel, col, cols, epilogue, .. } = *block;
-    for row in (0..block.rows).step_by(MR) {
+    let Block { lda, k, panel, rows, cols, epilogue, .. } = *block;
+    for tile in 0..block.spans * (rows / MR) {
+        let (row, span) = (tile / block.spans * MR, tile % block.spans);
+        let (col, cols) = (block.col + span * NV * NR, (cols - span * NV * NR).min(NV * NR));
         // SAFETY: as in `run_whole`.
         unsafe {
-            if let Some(next) = block.next {
-                for from in (0..k).step_by(PIECE) {
-                    stage_piece::<D>(next.skip(row), MR, from);
+            let (mut first, mut ld) = (block.a.add(row * lda), lda);
+            if let Some(ring) = block.ring {
+                if span == 0 {
+                    for from in (0..k).step_by(PIECE) {
+                        ring.stage::<D>((first, lda, block.a_sign), MR, from, ring.to);
+                    }
                 }
+                (first, ld) = (ring.to.cast_const(), ring.ld);
             }
-            let first = block.a.add(row * lda).cast::<D::A>();
-            let (a, groups) = (Strided { first, stride: lda / size_of::<D::A>() }, k / D::KR);
-            let b = Strided { first: b, stride: panel };
+            let first = first.cast::<D::A>();
+            let (a, groups) = (Strided { first, stride: ld / size_of::<D::A>() }, k / D::KR);
+            let b = Strided { first: block.b.add(span * NV * panel), stride: panel };
             let mut acc = [[[D::start(ZEROS.as_ptr()); NV]; MR]; U];
             acc[0] = start::<D, MR, NV>(epilogue, col);
             let unrolled = groups / U * U;
@@ -195,7 +284,7 @@ pub(crate) unsafe fn run_thin<D: Dot, const MR: usize, const NV: usize, const U:
                 }
             });
             let row_sum = |r: usize| *block.row_sums.add(row + r);
-            let to = block.to.at_row(row);
+            let to = block.to.at_row(row).at_column(span * NV * NR, epilogue.element_bytes());
             finish::<D, MR, NV>(&mut sum, epilogue, (col, cols), to, row_sum, &Keep);
         }
     }

@@ -1,14 +1,15 @@
 //! GEMM micro-kernel, AVX2: `vpmaddwd` on i16 operands, tile 6×16, KR = 2.
 //!
-//! Activations are staged as i16. Weights are K2N16 s8: for a few rows widened on load, otherwise a panel is widened
-//! once for all staged rows. Two products of i16 fit an i32, so unlike `vpmaddubsw` nothing can saturate.
+//! Activations are staged as i16. Weights are K2N16 s8, widened on load; of many rows the first leave what they
+//! widened for the others. Two products of i16 fit an i32, so unlike `vpmaddubsw` nothing can saturate.
 
 use std::arch::x86_64::*;
 
-use super::kernel::{Dot, KernelSet, Spill, Wide, kernel_set, stage_bytes, stage_i16, tiles};
+use super::kernel::{Dot, KernelSet, Spill, kernel_set, stage_i16, wide_tiles};
 use crate::epilogue::{
-    Quant, Refill, Sign,
+    NR, Quant, Refill, Sign, TileOut,
     x86_avx2::{Ymms, requantize_tile},
+    x86_fused::{HalfEven, scaled},
     x86_rows::finish_rows,
 };
 
@@ -18,6 +19,7 @@ impl Dot for Avx2 {
     const KR: usize = 2;
     const IN_PLACE: Option<Sign> = None;
     const WHOLE_ROWS: bool = true;
+    const RING_K: usize = 64;
     type A = i16;
     type Splat = __m256i;
     type B = [__m256i; 2];
@@ -85,6 +87,7 @@ impl Dot for Widened {
     const IN_PLACE: Option<Sign> = None;
     const WHOLE_ROWS: bool = true;
     const PARTIAL: bool = true;
+    const A_PER_VALUE: usize = 2;
     type A = u8;
     type Splat = __m256i;
     type B = [__m256i; 2];
@@ -109,21 +112,12 @@ impl Dot for Widened {
     }
 
     #[inline(always)]
-    unsafe fn stage(src: *const u8, len: usize, _sign: Sign, dst: *mut u8) {
+    unsafe fn stage(src: *const u8, len: usize, sign: Sign, dst: *mut u8) {
         // SAFETY: same contract.
-        unsafe { stage_bytes(src, len, 0, dst, Self::KR) }
+        unsafe { Avx2::stage(src, len, sign, dst.cast()) }
     }
 
     super::x86_ymms::accumulators!();
-}
-
-#[target_feature(enable = "avx2,fma")]
-unsafe fn widen(panel: *const i8, len: usize, to: *mut i16) {
-    // SAFETY: the caller grants `len` values at both ends.
-    let (panel, to) = unsafe {
-        (std::slice::from_raw_parts(panel, len), std::slice::from_raw_parts_mut(to, len))
-    };
-    to.iter_mut().zip(panel).for_each(|(to, b)| *to = i16::from(*b));
 }
 
 pub(crate) static SET: KernelSet = {
@@ -132,10 +126,9 @@ pub(crate) static SET: KernelSet = {
         [6 x 1, 4 x 1, 2 x 1 x 2, 1 x 1 x 4]
     );
     KernelSet {
-        wide: Some(Wide {
-            tiles: tiles!(#[target_feature(enable = "avx2,fma")] Widened, [6 x 1, 4 x 1, 2 x 1, 1 x 1]),
-            widen,
-        }),
+        wide: Some(wide_tiles!(
+            #[target_feature(enable = "avx2,fma")] Avx2, 6, Widened, [6 x 1, 4 x 1, 2 x 1, 1 x 1]
+        )),
         ..SET
     }
 };

@@ -7,8 +7,9 @@ use std::arch::x86_64::*;
 
 use super::kernel::{Dot, Spill, kernel_set};
 use crate::epilogue::{
-    Quant, Refill, Sign,
+    NR, Quant, Refill, Sign, TileOut,
     x86_avx512::{Zmm, requantize_tile},
+    x86_fused::{HalfEven, scaled},
     x86_rows::finish_rows,
 };
 
@@ -18,6 +19,7 @@ impl Dot for Avx512Bw {
     const KR: usize = 2;
     const IN_PLACE: Option<Sign> = None;
     const WHOLE_ROWS: bool = true;
+    const RING_K: usize = 0;
     type A = i16;
     type Splat = __m512i;
     type B = __m512i;

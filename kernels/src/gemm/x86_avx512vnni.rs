@@ -8,8 +8,9 @@ use std::arch::x86_64::*;
 
 use super::kernel::{Dot, Spill, kernel_set};
 use crate::epilogue::{
-    Quant, Refill, Sign,
+    NR, Quant, Refill, Sign, TileOut,
     x86_avx512::{Zmm, requantize_tile},
+    x86_fused::{HalfEven, scaled},
     x86_rows::finish_rows,
 };
 
@@ -19,6 +20,7 @@ impl Dot for Avx512Vnni {
     const KR: usize = 4;
     const IN_PLACE: Option<Sign> = Some(Sign::U8);
     const WHOLE_ROWS: bool = true;
+    const RING_K: usize = 0;
     type A = u8;
     type Splat = __m512i;
     type B = __m512i;

@@ -6,8 +6,9 @@ use std::arch::x86_64::*;
 
 use super::kernel::{Dot, Spill, kernel_set, stage_bytes};
 use crate::epilogue::{
-    Quant, Refill, Sign,
+    NR, Quant, Refill, Sign, TileOut,
     x86_avx2::{Ymms, requantize_tile},
+    x86_fused::{HalfEven, scaled},
     x86_rows::finish_rows,
 };
 
@@ -17,6 +18,7 @@ impl Dot for AvxVnni {
     const KR: usize = 4;
     const IN_PLACE: Option<Sign> = Some(Sign::U8);
     const WHOLE_ROWS: bool = true;
+    const RING_K: usize = 128;
     type A = u8;
     type Splat = __m256i;
     type B = [__m256i; 2];

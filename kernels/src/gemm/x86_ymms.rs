@@ -66,9 +66,31 @@ macro_rules! accumulators {
             ldc: usize,
             refill: &impl Refill<Self::Acc>,
         ) -> bool {
+            let to = TileOut { out, ldc, residual: std::ptr::null(), ldr: 0 };
             // SAFETY: same contract; multipliers are padded to whole panels.
-            unsafe { requantize_tile(acc, quant, multiplier, cols, out, ldc, refill) };
+            unsafe {
+                requantize_tile(acc, quant, HalfEven { m: multiplier }, (0, cols), to, refill)
+            };
             true
+        }
+
+        #[inline(always)]
+        unsafe fn quantize<const MR: usize, const NV: usize, R: Refill<Self::Acc>>(
+            acc: &mut [[Self::Acc; NV]; MR],
+            quant: &Quant,
+            col: usize,
+            to: TileOut,
+            refill: &R,
+        ) -> bool {
+            // SAFETY: same contract.
+            unsafe {
+                // Others would grow more than they gain.
+                R::REFILLS
+                    && MR == 6
+                    && scaled!(quant, Ymms, |scale| {
+                        requantize_tile(acc, quant, scale, (col, NV * NR), to, refill)
+                    })
+            }
         }
 
         #[inline(always)]
