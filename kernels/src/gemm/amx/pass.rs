@@ -94,17 +94,16 @@ impl Pass<'_> {
         let shift = panel - self.first_panel;
         let starts = self.starts.wrapping_add(shift * TILE_ROW_BYTES);
         let parts = self.pending.parts_per_step(steps);
-        let sums = || (0..R).flat_map(|r| (0..C).map(move |c| (r, c)));
         // SAFETY: sums start from one line per panel, which the stride of 0 repeats, or from those of the part before;
         // A and B have tiles for every step (contract); a block of R × C tiles has room where the last one was, which is
         // finished by then.
         unsafe {
-            for (r, c) in sums() {
+            for i in 0..R * C {
+                let (r, c) = (i / C, i % C);
                 if part == 0 {
-                    load_sums(tiles, r * C + c, starts.add(c * TILE_ROW_BYTES), 0);
+                    load_sums(tiles, i, starts.add(c * TILE_ROW_BYTES), 0);
                 } else {
-                    let from = part_sums.add((c * 2 + r) * TILE_BYTES);
-                    load_sums(tiles, r * C + c, from, TILE_ROW_BYTES);
+                    load_sums(tiles, i, part_sums.add((c * 2 + r) * TILE_BYTES), TILE_ROW_BYTES);
                 }
             }
             for s in 0..steps {
@@ -117,17 +116,18 @@ impl Pass<'_> {
                 self.pending.parts(parts);
             }
             if part + 1 < self.k.parts {
-                for (r, c) in sums() {
-                    let to = part_sums.add((c * 2 + r) * TILE_BYTES);
-                    store_sums(tiles, r * C + c, to, TILE_ROW_BYTES);
+                for i in 0..R * C {
+                    let (r, c) = (i / C, i % C);
+                    store_sums(tiles, i, part_sums.add((c * 2 + r) * TILE_BYTES), TILE_ROW_BYTES);
                 }
                 return C;
             }
             self.pending.rest();
             let (to, stride) = self.pending.place(C);
-            for (r, c) in sums() {
+            for i in 0..R * C {
+                let (r, c) = (i / C, i % C);
                 let to = to.add(r * TILE_ROWS * stride + c * TILE_ROW_BYTES);
-                store_sums(tiles, r * C + c, to, stride);
+                store_sums(tiles, i, to, stride);
             }
         }
         let col = panel * NR;
