@@ -25,6 +25,32 @@ pub(super) struct Group {
     pub(super) fetch: bool,
 }
 
+/// Rows of A that come next, to be fetched meanwhile.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead {
+    pub(super) at: *const u8,
+    pub(super) lda: usize,
+    pub(super) rows: usize,
+}
+
+impl Ahead {
+    /// The first `rows` of them, or as many as there are: the others are left.
+    fn take(&mut self, rows: usize) -> Self {
+        let first = Self { rows: rows.min(self.rows), ..*self };
+        self.at = self.at.wrapping_add(first.rows * self.lda);
+        self.rows -= first.rows;
+        first
+    }
+
+    /// Asks for the line of each that a step needs.
+    #[inline(always)]
+    fn fetch(&self, step: usize) {
+        for row in 0..self.rows {
+            fetch_line(self.at.wrapping_add(row * self.lda + step * TILE_ROW_BYTES));
+        }
+    }
+}
+
 /// What stays the same for all groups, and the block to be finished.
 pub(super) struct Pass<'a> {
     pub(super) k: KParts,
@@ -42,6 +68,8 @@ pub(super) struct Pass<'a> {
 #[derive(Clone, Copy)]
 struct Block<'a> {
     a: TileRows,
+    /// How many of the rows that come next are fetched per panel.
+    rows_per_panel: usize,
     group: &'a Group,
     part: usize,
     panel: usize,
@@ -50,7 +78,7 @@ struct Block<'a> {
 }
 
 impl Pass<'_> {
-    /// Multiplies a part of K of a group, of R tiles, by the panels `panels`.
+    /// Multiplies a part of K of a group, of R tiles, by the panels `panels`, and fetches the rows that come next.
     ///
     /// # Safety
     /// `a` holds the tiles of the part, and the pass what [`super::run`] was granted.
@@ -58,23 +86,24 @@ impl Pass<'_> {
     pub(super) unsafe fn panels<T: Tiles, S: Signs, const R: usize>(
         &mut self,
         tiles: &mut T,
-        a: TileRows,
+        (a, mut next): (TileRows, Ahead),
         group: &Group,
         part: usize,
         panels: Range<usize>,
     ) {
         let mut panel = panels.start;
+        let rows_per_panel = next.rows.div_ceil(panels.len());
         while panel < panels.end {
             let part_sums = self.part_sums.wrapping_add((panel - panels.start) * 2 * TILE_BYTES);
-            let block = Block { a, group, part, panel, part_sums };
+            let block = Block { a, rows_per_panel, group, part, panel, part_sums };
             // SAFETY: same contract, of panels that are left.
             panel += unsafe {
                 match (R, panels.end - panel) {
-                    (1, 4..) => self.block::<T, S, 1, 4>(tiles, block),
-                    (1, 2..) => self.block::<T, S, 1, 2>(tiles, block),
-                    (1, _) => self.block::<T, S, 1, 1>(tiles, block),
-                    (_, 2..) => self.block::<T, S, 2, 2>(tiles, block),
-                    _ => self.block::<T, S, 2, 1>(tiles, block),
+                    (1, 4..) => self.block::<T, S, 1, 4>(tiles, block, &mut next),
+                    (1, 2..) => self.block::<T, S, 1, 2>(tiles, block, &mut next),
+                    (1, _) => self.block::<T, S, 1, 1>(tiles, block, &mut next),
+                    (_, 2..) => self.block::<T, S, 2, 2>(tiles, block, &mut next),
+                    _ => self.block::<T, S, 2, 1>(tiles, block, &mut next),
                 }
             };
         }
@@ -86,13 +115,15 @@ impl Pass<'_> {
         &mut self,
         tiles: &mut T,
         block: Block<'_>,
+        next: &mut Ahead,
     ) -> usize {
-        let Block { a, group, part, panel, part_sums } = block;
+        let Block { a, rows_per_panel, group, part, panel, part_sums } = block;
         let (first, steps) = self.k.part(part);
         let distance = self.layout.panel_bytes();
         let weights = self.packed[panel * distance..].as_ptr().cast::<u8>();
         let shift = panel - self.first_panel;
         let starts = self.starts.wrapping_add(shift * TILE_ROW_BYTES);
+        let next = next.take(rows_per_panel * C);
         let parts = self.pending.parts_per_step(steps);
         // SAFETY: sums start from one line per panel, which the stride of 0 repeats, or from those of the part before;
         // A and B have tiles for every step (contract); a block of R × C tiles has room where the last one was, which is
@@ -113,6 +144,7 @@ impl Pass<'_> {
                 if group.fetch {
                     fetch_tiles::<C>(b.wrapping_add(C * distance), distance);
                 }
+                next.fetch(s);
                 self.pending.parts(parts);
             }
             if part + 1 < self.k.parts {
@@ -137,16 +169,23 @@ impl Pass<'_> {
     }
 }
 
-/// Asks for the next C tiles to be brought into L2; addresses beyond the weights do no harm.
+/// Asks for the next C tiles of B.
 #[inline(always)]
 fn fetch_tiles<const C: usize>(b: *const u8, distance: usize) {
-    #[cfg(target_arch = "x86_64")]
     for line in 0..C * TILE_ROWS {
+        fetch_line(b.wrapping_add(line / TILE_ROWS * distance + line % TILE_ROWS * TILE_ROW_BYTES));
+    }
+}
+
+/// Asks for a line to be brought into L2; addresses of nothing do no harm.
+#[inline(always)]
+fn fetch_line(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        let at = b.wrapping_add(line / TILE_ROWS * distance + line % TILE_ROWS * TILE_ROW_BYTES);
         // SAFETY: a hint, which cannot fault; every x86-64 has it.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = (b, distance);
+    let _ = at;
 }
