@@ -25,6 +25,13 @@ pub(super) struct Group {
     pub(super) fetch: bool,
 }
 
+/// The tiles of a group for a part of K: the last step's may lie elsewhere.
+#[derive(Clone, Copy)]
+pub(super) struct PartTiles {
+    pub(super) first: TileRows,
+    pub(super) last: TileRows,
+}
+
 /// Rows of A that come next, to be fetched meanwhile.
 #[derive(Clone, Copy)]
 pub(super) struct Ahead {
@@ -67,7 +74,7 @@ pub(super) struct Pass<'a> {
 /// A group, and the first of the panels it is multiplied by.
 #[derive(Clone, Copy)]
 struct Block<'a> {
-    a: TileRows,
+    a: PartTiles,
     /// How many of the rows that come next are fetched per panel.
     rows_per_panel: usize,
     group: &'a Group,
@@ -86,7 +93,7 @@ impl Pass<'_> {
     pub(super) unsafe fn panels<T: Tiles, S: Signs, const R: usize>(
         &mut self,
         tiles: &mut T,
-        (a, mut next): (TileRows, Ahead),
+        (a, mut next): (PartTiles, Ahead),
         group: &Group,
         part: usize,
         panels: Range<usize>,
@@ -139,8 +146,8 @@ impl Pass<'_> {
             }
             for s in 0..steps {
                 let b = weights.add((first + s) * TILE_BYTES);
-                let rows = a.first.wrapping_add(s * a.step);
-                step::<T, S, R, C>(tiles, rows, (a.row, a.tile), b, distance);
+                let a = if s + 1 < steps { a.first.after(s) } else { a.last };
+                step::<T, S, R, C>(tiles, a.first, (a.row, a.tile), b, distance);
                 if group.fetch {
                     fetch_tiles::<C>(b.wrapping_add(C * distance), distance);
                 }
