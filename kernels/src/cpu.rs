@@ -146,7 +146,7 @@ pub enum IsaError {
         isa: Isa,
     },
     /// This build has kernels for the ISA, but the processor or operating system lacks it.
-    #[error("this processor does not support {isa}; available here: {}", names(&Cpu::available()))]
+    #[error("this machine does not support {isa}; available here: {}", names(&Cpu::available()))]
     NotSupported {
         /// The ISA asked for.
         isa: Isa,
@@ -351,6 +351,12 @@ mod amx {
             );
         }
         answer == 0
+    }
+
+    #[cfg(test)]
+    #[test]
+    fn permission_is_refused_where_there_are_no_tiles() {
+        assert!(is_supported() && is_enabled() || !is_permitted() && !is_usable());
     }
 }
 

@@ -185,12 +185,17 @@ pub(crate) mod testing {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use std::sync::Arc;
 
-    use crate::cpu::Cpu;
+    use crate::cpu::{Cpu, ISA_VARIABLE};
     use crate::par::RayonPool;
 
-    /// One [`Cpu`] per available ISA, and those that can have AMX in software once more with it.
+    /// One [`Cpu`] per available ISA, or of that which `REQUANT_ISA` names; those that can have AMX in software once
+    /// more with it.
     pub(crate) fn cpus() -> Vec<Cpu> {
-        let cpus = Cpu::available().into_iter().map(|isa| Cpu::with_isa(isa).unwrap());
+        let isas = match std::env::var(ISA_VARIABLE) {
+            Ok(name) => vec![name.parse().unwrap()],
+            Err(_) => Cpu::available(),
+        };
+        let cpus = isas.into_iter().map(|isa| Cpu::with_isa(isa).unwrap());
         cpus.flat_map(|cpu| [Some(cpu), cpu.with_modelled_tiles()]).flatten().collect()
     }
 

@@ -14,7 +14,7 @@ pub(crate) fn run() -> Result<()> {
         let state = if available.contains(&isa) {
             "yes"
         } else if Cpu::built().contains(&isa) {
-            "built, but this cpu has it not"
+            "built, but not supported here"
         } else {
             "not built"
         };

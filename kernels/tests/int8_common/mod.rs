@@ -10,9 +10,14 @@ use requant_kernels::{
     par::{Parallel, RayonPool, Serial},
 };
 
-/// Every ISA of this machine, and again, with AMX in software, those that can be without the processor's.
+/// Every ISA of this machine, or that which `REQUANT_ISA` names, and again, with AMX in software, those that can be
+/// without the processor's.
 pub(crate) fn cpus() -> Vec<Cpu> {
-    let cpus = Cpu::available().into_iter().map(|isa| Cpu::with_isa(isa).unwrap());
+    let isas = match std::env::var("REQUANT_ISA") {
+        Ok(name) => vec![name.parse().unwrap()],
+        Err(_) => Cpu::available(),
+    };
+    let cpus = isas.into_iter().map(|isa| Cpu::with_isa(isa).unwrap());
     cpus.flat_map(|cpu| [Some(cpu), cpu.with_modelled_tiles()]).flatten().collect()
 }
 

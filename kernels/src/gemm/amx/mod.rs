@@ -5,19 +5,21 @@
 //! for each block of panels that stays in L2:
 //!   for each group of 32 rows:
 //!     for each part of K of which 32 rows stay in L1:
-//!       A: in place if its tile rows are whole cache lines, else copied to be so
+//!       A: in place if its tile rows are whole cache lines or few panels read them, else copied to be so,
+//!          as is the last step where it is less than 64
 //!       for each 2 panels:                                              B: the packed panels, one tile per 64 of K
 //!         4 tiles = bias, or the sums of the part before
 //!         for each 64 of K:
 //!           load 2 tiles of A and 2 of B, 4 products
 //!           epilogue of a few rows of the block before, on vector registers
+//!           prefetch of what comes next of A, and of B if these are its first rows
 //!         store the 4 tiles
 //! ```
 //! A tile row is a cache line: one that crosses two costs twice as much, so rows of A that are not aligned are copied
-//! first, each once per block of panels. Tiles are always of full size. Rows and values of K that a group or a step
-//! lacks are padding in the copy: of rows, whatever the memory held, since their sums are dropped; of K, zeros, which
-//! take whatever the tile of B holds beyond K out of the sum. Weights are those of `vpdpbusd` (K4N16), so
-//! that few rows, few values of K and what is no matrix multiplication stay with its kernels.
+//! first, each once per block of panels, unless that is more work than it saves. Tiles are always of full size. Rows and
+//! values of K that a group or a step lacks are padding in the copy: of rows, whatever the memory held, since their sums
+//! are dropped; of K, zeros, which take whatever the tile of B holds beyond K out of the sum. Weights are those of
+//! `vpdpbusd` (K4N16), so that few rows, few values of K and what is no matrix multiplication stay with its kernels.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod asm;
@@ -38,7 +40,7 @@ pub(crate) use self::state::TileState;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use self::state::modelled;
 use self::{
-    pass::{Group, Pass},
+    pass::{Ahead, Group, PartTiles, Pass},
     pending::{BLOCK_ROWS, BLOCK_SUMS, FinishPart, Pending},
     tiles::{Signs, TILE_BYTES, TILE_ROW_BYTES, TILE_ROWS, TileRows, Tiles},
 };
@@ -70,6 +72,10 @@ pub(crate) const PANELS_BYTES: usize = 1024 * 1024;
 
 /// Bytes after packed weights that a tile of the last panel may read.
 pub(crate) const SLACK: usize = TILE_BYTES - TILE_ROW_BYTES;
+
+/// Panels up to which rows that are not aligned are read as they are: to copy a line takes about as long as the reads
+/// for four panels lose if it crosses two.
+const FEW_PANELS: usize = 4;
 
 /// The least distance of rows at which those of a group meet in too few sets of L1 to be read in place.
 const CONFLICT_BYTES: usize = 2048;
@@ -191,8 +197,8 @@ unsafe fn run<T: Tiles, S: Signs>(
     );
     let k = KParts::new(layout.k);
     let at_a_time = panels_at_a_time(&layout, panels.len());
-    let in_place = [a as usize, lda, layout.k].iter().all(|at| at.is_multiple_of(TILE_ROW_BYTES))
-        && !lda.is_multiple_of(CONFLICT_BYTES);
+    let aligned = (a as usize | lda).is_multiple_of(TILE_ROW_BYTES);
+    let in_place = (aligned || panels.len() <= FEW_PANELS) && !lda.is_multiple_of(CONFLICT_BYTES);
     let copy_bytes = k.steps * 2 * TILE_BYTES;
     let start_bytes = panels.len() * TILE_ROW_BYTES;
     let part_bytes = if k.parts > 1 { at_a_time * 2 * TILE_BYTES } else { 0 };
@@ -235,17 +241,17 @@ unsafe fn run<T: Tiles, S: Signs>(
                     }
                     for part in 0..k.parts {
                         let (first, steps) = k.part(part);
-                        let two = group.rows > TILE_ROWS;
-                        let whole = group.rows.is_multiple_of(TILE_ROWS);
-                        let a = if in_place && whole {
-                            from.in_place(first)
+                        let (distance, count) = if part + 1 < k.parts {
+                            ((first + steps) * TILE_ROW_BYTES, group.rows)
                         } else {
-                            from.copied(first, steps, 1 + usize::from(two), copy)
+                            (group.rows * lda, BLOCK_ROWS.min(rows - row - group.rows))
                         };
-                        if two {
-                            pass.panels::<T, S, 2>(tiles, a, &group, part, some.clone());
+                        let next = Ahead { at: from.a.wrapping_add(distance), lda, rows: count };
+                        let a = from.tiles(first, steps, in_place, copy);
+                        if group.rows > TILE_ROWS {
+                            pass.panels::<T, S, 2>(tiles, (a, next), &group, part, some.clone());
                         } else {
-                            pass.panels::<T, S, 1>(tiles, a, &group, part, some.clone());
+                            pass.panels::<T, S, 1>(tiles, (a, next), &group, part, some.clone());
                         }
                     }
                 }
@@ -268,6 +274,32 @@ fn start_sums(core: &Core<'_>, col: usize, starts: &mut [i8]) {
 }
 
 impl Rows {
+    /// The tiles of `steps` steps from `first` on: `in_place` where none is to be padded, else copied.
+    ///
+    /// # Safety
+    /// The rows are readable, and not more than two tiles have; the copy has room for so many steps.
+    #[inline(always)]
+    unsafe fn tiles(
+        &self,
+        first: usize,
+        steps: usize,
+        in_place: bool,
+        copy: &mut [i8],
+    ) -> PartTiles {
+        let last = first + steps - 1;
+        // SAFETY: same contract.
+        unsafe {
+            if in_place && self.count.is_multiple_of(TILE_ROWS) {
+                let whole = (last + 1) * TILE_ROW_BYTES <= self.k;
+                let last = if whole { self.in_place(last) } else { self.copied(last, 1, copy) };
+                PartTiles { first: self.in_place(first), last }
+            } else {
+                let first = self.copied(first, steps, copy);
+                PartTiles { first, last: first.after(steps - 1) }
+            }
+        }
+    }
+
     /// The tiles from step `first` on, where every row of them is a line of A itself.
     fn in_place(&self, first: usize) -> TileRows {
         TileRows {
@@ -278,12 +310,13 @@ impl Rows {
         }
     }
 
-    /// Copies `steps` steps from `first` on to `copy`: step by step the tiles, `tiles` of them, with zeros beyond K.
+    /// Copies `steps` steps from `first` on to `copy`: step by step the tiles, with zeros beyond K.
     ///
     /// # Safety
-    /// The rows are readable, and not more than so many tiles have.
+    /// The rows are readable.
     #[inline(always)]
-    unsafe fn copied(&self, first: usize, steps: usize, tiles: usize, copy: &mut [i8]) -> TileRows {
+    unsafe fn copied(&self, first: usize, steps: usize, copy: &mut [i8]) -> TileRows {
+        let tiles = self.count.div_ceil(TILE_ROWS);
         let step_bytes = tiles * TILE_BYTES;
         let start = first * TILE_ROW_BYTES;
         let len = self.k.min((first + steps) * TILE_ROW_BYTES) - start;

@@ -10,6 +10,9 @@ use crate::{
 pub(super) const BLOCK_ROWS: usize = 2 * TILE_ROWS;
 pub(super) const BLOCK_SUMS: usize = 4 * TILE_ROWS * NR;
 
+/// Vectors of sums that are finished at a time.
+const PART_VECTORS: usize = 8;
+
 /// Finishes some rows of a block: [`Pending::part`] under an ISA's target features.
 ///
 /// # Safety
@@ -69,9 +72,11 @@ impl<'a> Pending<'a> {
         (self.sums.cast(), panels * NR * size_of::<i32>())
     }
 
-    /// How many parts a block should be finished in at a time, to be done after `steps` times.
+    /// How many parts should be finished at a time, for the block to be done after `steps` times.
+    #[inline(always)]
     pub(super) fn parts_per_step(&self, steps: usize) -> usize {
-        (self.rows - self.done).div_ceil(PART_SUMS / NR / self.panels).div_ceil(steps)
+        let parts = ((self.rows - self.done) * self.panels).div_ceil(PART_VECTORS);
+        if parts <= steps { 1 } else { parts.div_ceil(steps) }
     }
 
     /// Finishes so many parts, or what there is left.
@@ -145,6 +150,3 @@ impl<'a> Pending<'a> {
         self.done += MR;
     }
 }
-
-/// Sums of a part.
-const PART_SUMS: usize = 8 * NR;

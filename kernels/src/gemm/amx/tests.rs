@@ -110,6 +110,32 @@ fn the_processor_agrees_with_the_model() {
     (0..300u64).for_each(|seed| check_products(&mut tiles, seed.wrapping_mul(0x9e37_79b9)));
 }
 
+/// The operating system saves tiles only while a thread has some: from their configuration to their release.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[test]
+fn tiles_are_in_use_until_they_are_released() {
+    if crate::Cpu::with_isa(crate::Isa::Amx).is_err() {
+        return;
+    }
+    // SAFETY: whatever has AMX has this register, of the parts of the state that are in use.
+    let in_use = || unsafe {
+        let low: u32;
+        std::arch::asm!("xgetbv", in("ecx") 1, out("eax") low, out("edx") _);
+        [17, 18].map(|part| low >> part & 1 == 1)
+    };
+    let line = [1; TILE_ROW_BYTES];
+    assert_eq!(in_use(), [false; 2]);
+    // SAFETY: the ISA is supported; a stride of 0 reads one line.
+    let tiles = unsafe {
+        let mut tiles = asm::Processor::configure();
+        tiles.load::<0>(line.as_ptr(), 0);
+        tiles
+    };
+    assert_eq!(in_use(), [true; 2]);
+    drop(tiles);
+    assert_eq!(in_use(), [false; 2]);
+}
+
 #[test]
 fn strides_are_those_of_memory() {
     check_strides(&mut modelled_tiles());
@@ -239,6 +265,11 @@ fn blocked_matrices_match_the_definition() {
         ((64, 32, 128), (0, 0)),
         ((64, 32, 128), (64, 0)),
         ((64, 32, 128), (0, 1)),
+        ((64, 64, 128), (1, 0)),
+        ((64, 65, 128), (1, 0)),
+        ((64, 80, 288), (32, 0)),
+        ((64, 80, 1100), (52, 0)),
+        ((48, 48, 1100), (1, 3)),
         ((49, 80, 1024), (0, 0)),
         ((49, 48, 1025), (63, 0)),
         ((16, 80, 2048), (64, 0)),

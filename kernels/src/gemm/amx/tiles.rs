@@ -96,6 +96,13 @@ pub(crate) struct TileRows {
     pub(crate) step: usize,
 }
 
+impl TileRows {
+    /// The same from a later step on.
+    pub(crate) fn after(self, steps: usize) -> Self {
+        Self { first: self.first.wrapping_add(steps * self.step), ..self }
+    }
+}
+
 /// Loads the accumulator `index`.
 ///
 /// # Safety
