@@ -114,6 +114,8 @@ impl Codes {
 pub(crate) trait Quad: Real {
     /// How many.
     const N: usize;
+    /// Whether [`mul_add`](Real::mul_add) is one instruction.
+    const FUSES: bool;
     /// The register that `N` codes fill.
     type Bytes: Bytes;
     /// Running sums of `N` codes each, exact for [`MAX_SUM`] codes.

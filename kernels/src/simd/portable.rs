@@ -123,7 +123,7 @@ impl Real for BaselineQuad {
 #[inline(always)]
 fn mul_add(a: f32x4, b: f32x4, c: f32x4) -> f32x4 {
     // `wide` rounds twice where it has no instruction.
-    if cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
+    if BaselineQuad::FUSES {
         return a.mul_add(b, c);
     }
     let (a, b, mut c) = (a.to_array(), b.to_array(), c.to_array());
@@ -145,6 +145,7 @@ fn greater(a: f32x4, b: f32x4) -> f32x4 {
 
 impl Quad for BaselineQuad {
     const N: usize = 16;
+    const FUSES: bool = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
     type Bytes = BaselineBytes;
     type Sums = [i16x8; 2];
 

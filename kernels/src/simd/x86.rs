@@ -107,6 +107,7 @@ macro_rules! quad {
 
         impl Quad for $name {
             const N: usize = $n;
+            const FUSES: bool = true;
             type Bytes = $bytes;
             type Sums = [$si; 2];
 
