@@ -188,11 +188,13 @@ fn streams(list: &mut List<'_>, cpu: Cpu, bytes: usize) {
         let (x, mut y) = (values(n), zeros(n));
         move || Unary::Relu.run(cpu, &Serial, &x, &mut y).unwrap()
     });
-    list.add("softmax-f32-128", 8 * n / 128 * 128, || {
-        let n = n / 128 * 128;
-        let (softmax, x, mut y) = (Softmax::new(cpu, 128).unwrap(), values(n), zeros(n));
-        move || softmax.run(&Serial, &x, &mut y).unwrap()
-    });
+    for axis in [128, 1000, 6625] {
+        let n = n / axis * axis;
+        list.add(&format!("softmax-f32-{axis}"), 8 * n, || {
+            let (softmax, x, mut y) = (Softmax::new(cpu, axis).unwrap(), values(n), zeros(n));
+            move || softmax.run(&Serial, &x, &mut y).unwrap()
+        });
+    }
     // NCHW to NHWC and back, 64 channels.
     for element in [1, 4] {
         transposes(list, bytes / (2 * 64 * element), 64, element);
