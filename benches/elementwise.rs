@@ -280,11 +280,17 @@ fn layers(list: &mut List<'_>, cpu: Cpu) {
         let (x, mut y) = (values(128 * 384), zeros(128 * 384));
         move || norm.run(&Serial, &x, &mut y).unwrap()
     });
-    for channels in [1280, 2048] {
-        list.add(&format!("global-average-7x{channels}"), 50 * channels, || {
-            let dims = [1, 49, channels];
+    for (name, dims) in [
+        ("7x1280", [1, 49, 1280]),
+        ("7x2048", [1, 49, 2048]),
+        ("nchw-2048x7", [2048, 49, 1]),
+        ("nchw-2048x8", [2048, 64, 1]),
+    ] {
+        let [batch, pixels, channels] = dims;
+        let out = batch * channels;
+        list.add(&format!("global-average-{name}"), (pixels + 1) * out, || {
             let pool = GlobalAveragePool8::new(cpu, dims, Sign::U8, (0.1, 3), (0.1, 3)).unwrap();
-            let (x, mut y) = (codes(49 * channels), zeros(channels));
+            let (x, mut y) = (codes(pixels * out), zeros(out));
             move || pool.run(&Serial, &x, &mut y).unwrap()
         });
     }
