@@ -17,7 +17,7 @@ use criterion::{Criterion, Throughput};
 use requant_kernels::broadcast::Broadcast;
 use requant_kernels::elementwise::{Extremum, QAdd, QExtremum, QMul, qadd_constants};
 use requant_kernels::float::{LayerNorm, Unary, f16_to_f32, f32_to_f16};
-use requant_kernels::layout::StridedCopy;
+use requant_kernels::layout::{Concat, Pad, StridedCopy};
 use requant_kernels::lut::Lut;
 use requant_kernels::par::Serial;
 use requant_kernels::pool::{AveragePool8, GlobalAveragePool8, MaxPool8, PoolShape};
@@ -250,6 +250,17 @@ fn layers(list: &mut List<'_>, cpu: Cpu) {
         transposes(list, pixels, channels, 1);
         transposes(list, pixels, channels, 4);
     }
+    list.add("concat-56x56-2x64", 2 * 2 * 56 * 56 * 64, || {
+        let concat = Concat::new(56 * 56, vec![64; 2]).unwrap();
+        let (a, b) = (codes(56 * 56 * 64), codes(56 * 56 * 64));
+        let mut y = zeros(2 * a.len());
+        move || concat.run(&Serial, &[&a, &b], &mut y).unwrap()
+    });
+    let pad = Pad::new(&[56, 56, 64], &[1, 1, 0], &[1, 1, 0], 1).unwrap();
+    list.add("pad-1-56x56x64", 56 * 56 * 64 + pad.out_bytes(), || {
+        let (x, mut y) = (codes(56 * 56 * 64), zeros(pad.out_bytes()));
+        move || pad.run(&Serial, &x, &[3], &mut y).unwrap()
+    });
     let shape = ResizeShape {
         batch: 1,
         height: 40,
