@@ -109,16 +109,17 @@ impl Softmax8 {
         Ok(())
     }
 
-    /// Elements of scratch that [`run`](Self::run) takes for `threads` workers; one row is the least.
+    /// Elements of scratch that [`run`](Self::run) takes for `threads` workers; those for one are the least.
     pub fn scratch_len(&self, threads: usize) -> usize {
-        self.softmax.axis * threads.max(1)
+        let axis = self.softmax.axis;
+        group(axis) * axis * threads.max(1)
     }
 
     /// 8-bit codes in and out, the result quantized by `quantize`; both have the same length, a multiple of
     /// the axis. `scratch` is for [`scratch_len`](Self::scratch_len) elements.
     ///
     /// # Errors
-    /// If the lengths do not fit, `scratch` holds less than one row, or `quantize` is not for 8 bits.
+    /// If the lengths do not fit, `scratch` is too short for one worker, or `quantize` is not for 8 bits.
     pub fn run(
         &self,
         par: &dyn Parallel,
@@ -129,14 +130,15 @@ impl Softmax8 {
     ) -> Result<(), KernelError> {
         self.softmax.check_rows(x.len(), y.len())?;
         quantize.check_8_bit()?;
-        let axis = self.softmax.axis;
-        check_at_least("scratch", scratch.len(), axis)?;
+        let (axis, group) = (self.softmax.axis, self.scratch_len(1));
+        check_at_least("scratch", scratch.len(), group)?;
         let rows = split::rows_per_task(axis * 4 * 4);
-        split::chunks_with(par, y, rows * axis, scratch, axis, |i, y, row| {
+        split::chunks_with(par, y, rows * axis, scratch, group, |i, y, real| {
             let x = &x[i * rows * axis..][..y.len()];
-            for (x, y) in x.chunks(axis).zip(y.chunks_mut(axis)) {
-                self.rows(x, row);
-                quantize.slice(row, y);
+            for (x, y) in x.chunks(group).zip(y.chunks_mut(group)) {
+                let real = &mut real[..y.len()];
+                self.rows(x, real);
+                quantize.slice(real, y);
             }
         });
         Ok(())
