@@ -17,7 +17,7 @@ use criterion::{Criterion, Throughput};
 use requant_kernels::broadcast::Broadcast;
 use requant_kernels::elementwise::{Extremum, QAdd, QExtremum, QMul, qadd_constants};
 use requant_kernels::float::{LayerNorm, Unary, f16_to_f32, f32_to_f16};
-use requant_kernels::layout::StridedCopy;
+use requant_kernels::layout::{Concat, Pad, StridedCopy};
 use requant_kernels::lut::Lut;
 use requant_kernels::par::Serial;
 use requant_kernels::pool::{AveragePool8, GlobalAveragePool8, MaxPool8, PoolShape};
@@ -188,11 +188,13 @@ fn streams(list: &mut List<'_>, cpu: Cpu, bytes: usize) {
         let (x, mut y) = (values(n), zeros(n));
         move || Unary::Relu.run(cpu, &Serial, &x, &mut y).unwrap()
     });
-    list.add("softmax-f32-128", 8 * n / 128 * 128, || {
-        let n = n / 128 * 128;
-        let (softmax, x, mut y) = (Softmax::new(cpu, 128).unwrap(), values(n), zeros(n));
-        move || softmax.run(&Serial, &x, &mut y).unwrap()
-    });
+    for axis in [128, 1000, 6625] {
+        let n = n / axis * axis;
+        list.add(&format!("softmax-f32-{axis}"), 8 * n, || {
+            let (softmax, x, mut y) = (Softmax::new(cpu, axis).unwrap(), values(n), zeros(n));
+            move || softmax.run(&Serial, &x, &mut y).unwrap()
+        });
+    }
     // NCHW to NHWC and back, 64 channels.
     for element in [1, 4] {
         transposes(list, bytes / (2 * 64 * element), 64, element);
@@ -248,6 +250,17 @@ fn layers(list: &mut List<'_>, cpu: Cpu) {
         transposes(list, pixels, channels, 1);
         transposes(list, pixels, channels, 4);
     }
+    list.add("concat-56x56-2x64", 2 * 2 * 56 * 56 * 64, || {
+        let concat = Concat::new(56 * 56, vec![64; 2]).unwrap();
+        let (a, b) = (codes(56 * 56 * 64), codes(56 * 56 * 64));
+        let mut y = zeros(2 * a.len());
+        move || concat.run(&Serial, &[&a, &b], &mut y).unwrap()
+    });
+    let pad = Pad::new(&[56, 56, 64], &[1, 1, 0], &[1, 1, 0], 1).unwrap();
+    list.add("pad-1-56x56x64", 56 * 56 * 64 + pad.out_bytes(), || {
+        let (x, mut y) = (codes(56 * 56 * 64), zeros(pad.out_bytes()));
+        move || pad.run(&Serial, &x, &[3], &mut y).unwrap()
+    });
     let shape = ResizeShape {
         batch: 1,
         height: 40,
@@ -278,11 +291,17 @@ fn layers(list: &mut List<'_>, cpu: Cpu) {
         let (x, mut y) = (values(128 * 384), zeros(128 * 384));
         move || norm.run(&Serial, &x, &mut y).unwrap()
     });
-    for channels in [1280, 2048] {
-        list.add(&format!("global-average-7x{channels}"), 50 * channels, || {
-            let dims = [1, 49, channels];
+    for (name, dims) in [
+        ("7x1280", [1, 49, 1280]),
+        ("7x2048", [1, 49, 2048]),
+        ("nchw-2048x7", [2048, 49, 1]),
+        ("nchw-2048x8", [2048, 64, 1]),
+    ] {
+        let [batch, pixels, channels] = dims;
+        let out = batch * channels;
+        list.add(&format!("global-average-{name}"), (pixels + 1) * out, || {
             let pool = GlobalAveragePool8::new(cpu, dims, Sign::U8, (0.1, 3), (0.1, 3)).unwrap();
-            let (x, mut y) = (codes(49 * channels), zeros(channels));
+            let (x, mut y) = (codes(pixels * out), zeros(out));
             move || pool.run(&Serial, &x, &mut y).unwrap()
         });
     }

@@ -54,6 +54,12 @@ impl Sign {
     }
 }
 
+/// `byte`, flipped between u8 and s8 if `F`.
+#[inline(always)]
+pub(crate) const fn flipped<const F: bool>(byte: u8) -> u8 {
+    if F { byte ^ 0x80 } else { byte }
+}
+
 /// Flips every byte of `src` between u8 and s8 into `dst`.
 ///
 /// # Panics

@@ -8,11 +8,11 @@ use crate::cpu::Cpu;
 use crate::error::{KernelError, check_at_least, check_len};
 use crate::float::fold;
 use crate::math;
-use crate::multiversion::multiversion;
 use crate::numeric::widen;
 use crate::par::Parallel;
 use crate::quantize::{Quantize, check_code, check_scale};
 use crate::sign::Sign;
+use crate::simd::{MAX_LANES, Quad, blocks, quads};
 use crate::split;
 
 /// Softmax of rows of `axis` elements.
@@ -47,9 +47,10 @@ impl Softmax {
         let rows = split::rows_per_task(self.axis * 4 * 4);
         split::chunks(par, y, rows * self.axis, |i, y| {
             let x = &x[i * rows * self.axis..][..y.len()];
-            for (x, y) in x.chunks(self.axis).zip(y.chunks_mut(self.axis)) {
+            let group = group(self.axis) * self.axis;
+            for (x, y) in x.chunks(group).zip(y.chunks_mut(group)) {
                 y.copy_from_slice(x);
-                softmax_row(self.cpu, y);
+                softmax(self.cpu, y, self.axis);
             }
         });
         Ok(())
@@ -100,24 +101,25 @@ impl Softmax8 {
         let axis = self.softmax.axis;
         let rows = split::rows_per_task(axis * 4 * 4);
         split::chunks(par, y, rows * axis, |i, y| {
-            let x = &x[i * rows * axis..][..y.len()];
-            for (x, y) in x.chunks(axis).zip(y.chunks_mut(axis)) {
-                self.row(x, y);
+            let (x, group) = (&x[i * rows * axis..][..y.len()], group(axis) * axis);
+            for (x, y) in x.chunks(group).zip(y.chunks_mut(group)) {
+                self.rows(x, y);
             }
         });
         Ok(())
     }
 
-    /// Elements of scratch that [`run`](Self::run) takes for `threads` workers; one row is the least.
+    /// Elements of scratch that [`run`](Self::run) takes for `threads` workers; those for one are the least.
     pub fn scratch_len(&self, threads: usize) -> usize {
-        self.softmax.axis * threads.max(1)
+        let axis = self.softmax.axis;
+        group(axis) * axis * threads.max(1)
     }
 
     /// 8-bit codes in and out, the result quantized by `quantize`; both have the same length, a multiple of
     /// the axis. `scratch` is for [`scratch_len`](Self::scratch_len) elements.
     ///
     /// # Errors
-    /// If the lengths do not fit, `scratch` holds less than one row, or `quantize` is not for 8 bits.
+    /// If the lengths do not fit, `scratch` is too short for one worker, or `quantize` is not for 8 bits.
     pub fn run(
         &self,
         par: &dyn Parallel,
@@ -128,48 +130,115 @@ impl Softmax8 {
     ) -> Result<(), KernelError> {
         self.softmax.check_rows(x.len(), y.len())?;
         quantize.check_8_bit()?;
-        let axis = self.softmax.axis;
-        check_at_least("scratch", scratch.len(), axis)?;
+        let (axis, group) = (self.softmax.axis, self.scratch_len(1));
+        check_at_least("scratch", scratch.len(), group)?;
         let rows = split::rows_per_task(axis * 4 * 4);
-        split::chunks_with(par, y, rows * axis, scratch, axis, |i, y, row| {
+        split::chunks_with(par, y, rows * axis, scratch, group, |i, y, real| {
             let x = &x[i * rows * axis..][..y.len()];
-            for (x, y) in x.chunks(axis).zip(y.chunks_mut(axis)) {
-                self.row(x, row);
-                quantize.slice(row, y);
+            for (x, y) in x.chunks(group).zip(y.chunks_mut(group)) {
+                let real = &mut real[..y.len()];
+                self.rows(x, real);
+                quantize.slice(real, y);
             }
         });
         Ok(())
     }
 
-    fn row(&self, x: &[u8], y: &mut [f32]) {
+    fn rows(&self, x: &[u8], y: &mut [f32]) {
+        let Self { softmax: Softmax { cpu, axis }, scale, zero_point, .. } = *self;
         match self.sign {
-            Sign::U8 => softmax8_row::<false>(self.softmax.cpu, x, y, self.scale, self.zero_point),
-            Sign::S8 => softmax8_row::<true>(self.softmax.cpu, x, y, self.scale, self.zero_point),
+            Sign::U8 => softmax8::<false>(cpu, x, y, axis, scale, zero_point),
+            Sign::S8 => softmax8::<true>(cpu, x, y, axis, scale, zero_point),
         }
     }
 }
 
-multiversion!(fn softmax_row = softmax_row_body(y: &mut [f32]));
-multiversion!(fn softmax8_row[const S: bool][S] = softmax8_row_body(x: &[u8], y: &mut [f32], scale: f32, zero_point: i32));
+quads!(fn softmax[][] = softmax_quads, softmax_body(y: &mut [f32], axis: usize), axis);
+quads!(fn softmax8[const S: bool][S] = softmax8_quads, softmax8_body(x: &[u8], y: &mut [f32], axis: usize, scale: f32, zero_point: i32), axis);
+
+/// Rows that a kernel takes at a time, each of its passes over all of them: what waits for the end of one row's
+/// pass leaves the others' to be computed meanwhile.
+fn group(axis: usize) -> usize {
+    const ELEMENTS: usize = 2048;
+    (ELEMENTS / axis).clamp(1, GROUP)
+}
+
+/// The largest group.
+const GROUP: usize = 16;
 
 #[inline(always)]
-fn softmax8_row_body<const S: bool>(x: &[u8], y: &mut [f32], scale: f32, zero_point: i32) {
-    for (y, &x) in y.iter_mut().zip(x) {
-        *y = (widen::<S>(x) - zero_point) as f32 * scale;
-    }
-    softmax_row_body(y);
+fn softmax8_quads<Q: Quad, const S: bool>(
+    x: &[u8],
+    y: &mut [f32],
+    axis: usize,
+    scale: f32,
+    zero_point: i32,
+) {
+    dequantize::<S>(x, y, scale, zero_point);
+    softmax_quads::<Q>(y, axis);
 }
 
 #[inline(always)]
-fn softmax_row_body(y: &mut [f32]) {
-    let max = fold(y, f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
-    for y in y.iter_mut() {
-        *y = math::exp(*y - max);
+fn softmax8_body<const S: bool>(x: &[u8], y: &mut [f32], axis: usize, scale: f32, zero_point: i32) {
+    dequantize::<S>(x, y, scale, zero_point);
+    softmax_body(y, axis);
+}
+
+#[inline(always)]
+fn dequantize<const S: bool>(x: &[u8], y: &mut [f32], scale: f32, zero_point: i32) {
+    for (y, &x) in y.iter_mut().zip(x) {
+        *y = (widen::<S>(x) - zero_point) as f32 * scale;
     }
-    let sum = fold(y, 0.0, |a, b| a + b);
-    for y in y.iter_mut() {
-        *y /= sum;
+}
+
+#[inline(always)]
+fn softmax_quads<Q: Quad>(y: &mut [f32], axis: usize) {
+    let mut maxima = [0.0; GROUP];
+    for (max, row) in maxima.iter_mut().zip(y.chunks_exact(axis)) {
+        *max = largest::<Q>(row);
     }
+    softmax_below(maxima, y, axis);
+}
+
+#[inline(always)]
+fn softmax_body(y: &mut [f32], axis: usize) {
+    let mut maxima = [0.0; GROUP];
+    for (max, row) in maxima.iter_mut().zip(y.chunks_exact(axis)) {
+        *max = fold(row, f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
+    }
+    softmax_below(maxima, y, axis);
+}
+
+/// A group of rows in place, given the largest element of each.
+#[inline(always)]
+fn softmax_below(maxima: [f32; GROUP], y: &mut [f32], axis: usize) {
+    for (max, row) in maxima.into_iter().zip(y.chunks_exact_mut(axis)) {
+        for y in row {
+            *y = math::exp(*y - max);
+        }
+    }
+    let mut sums = [0.0; GROUP];
+    for (sum, row) in sums.iter_mut().zip(y.chunks_exact(axis)) {
+        *sum = fold(row, 0.0, |a, b| a + b);
+    }
+    for (sum, row) in sums.into_iter().zip(y.chunks_exact_mut(axis)) {
+        for y in row {
+            *y /= sum;
+        }
+    }
+}
+
+/// The largest element, NaN ignored. No order of comparisons changes it, except in the sign of a zero, which no
+/// difference from it depends on.
+#[inline(always)]
+fn largest<Q: Quad>(row: &[f32]) -> f32 {
+    let mut max = Q::splat(f32::NEG_INFINITY);
+    for at in blocks(row.len(), Q::N) {
+        max = max.max(Q::load(&row[at..]));
+    }
+    let mut lanes = [0.0; MAX_LANES];
+    max.store(&mut lanes);
+    fold(&lanes[..Q::N], f32::NEG_INFINITY, |a, b| if b > a { b } else { a })
 }
 
 #[cfg(test)]

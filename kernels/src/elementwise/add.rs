@@ -12,7 +12,7 @@ use crate::error::KernelError;
 use crate::par::Parallel;
 use crate::quantize::{check_bounds, check_scale};
 use crate::sign::Sign;
-use crate::simd::Real;
+use crate::simd::{Quad, Real};
 
 /// The three constants of a quantized addition.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -121,14 +121,31 @@ impl QAdd {
     }
 }
 
+impl QAddConstants {
+    /// The constants for operands `unit` times as large, a power of two.
+    #[inline(always)]
+    fn per(self, unit: f32) -> Self {
+        Self { ra: self.ra / unit, rb: self.rb / unit, c: self.c }
+    }
+}
+
 impl Op for QAddConstants {
     #[inline(always)]
     fn value<R: Real>(self, a: R, b: R) -> R {
         a.mul_add(R::splat(self.ra), b.mul_add(R::splat(self.rb), R::splat(self.c)))
     }
 
-    fn limit(self) -> f64 {
-        256.0 * (f64::from(self.ra.abs()) + f64::from(self.rb.abs())) + f64::from(self.c.abs())
+    #[inline(always)]
+    fn lanes<Q: Quad, const S: bool, const F: bool>(self, a: &[u8], b: &[u8]) -> Q {
+        let (a, b) = (Q::lane_codes::<S, F>(a), Q::lane_codes::<S, F>(b));
+        self.per(Q::lane_unit::<S>()).value(a, b)
+    }
+
+    fn vectorizes(self) -> bool {
+        // Units are at most 2²⁴, by which these ratios can be divided exactly.
+        let exact = |ratio: f32| ratio.abs() >= f32::MIN_POSITIVE * 16_777_216.0;
+        let largest = 256.0 * (f64::from(self.ra.abs()) + f64::from(self.rb.abs()));
+        exact(self.ra) && exact(self.rb) && largest + f64::from(self.c.abs()) < f64::from(i32::MAX)
     }
 }
 
@@ -143,7 +160,13 @@ impl Op for InnerA {
         b.mul_add(R::splat(rb), a.mul_add(R::splat(ra), R::splat(c)))
     }
 
-    fn limit(self) -> f64 {
-        self.0.limit()
+    #[inline(always)]
+    fn lanes<Q: Quad, const S: bool, const F: bool>(self, a: &[u8], b: &[u8]) -> Q {
+        let (a, b) = (Q::lane_codes::<S, F>(a), Q::lane_codes::<S, F>(b));
+        Self(self.0.per(Q::lane_unit::<S>())).value(a, b)
+    }
+
+    fn vectorizes(self) -> bool {
+        self.0.vectorizes()
     }
 }

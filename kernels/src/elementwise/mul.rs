@@ -11,7 +11,7 @@ use crate::error::KernelError;
 use crate::par::Parallel;
 use crate::quantize::{check_bounds, check_code, check_scale};
 use crate::sign::Sign;
-use crate::simd::Real;
+use crate::simd::{Quad, Real};
 
 /// `m = (s_a·s_b)/s_y`, both steps in f32, as ONNX Runtime forms it.
 pub fn qmul_multiplier(sa: f32, sb: f32, sy: f32) -> f32 {
@@ -47,7 +47,7 @@ impl QMul {
         check_code("the zero point of b", zb, of)?;
         check_code("the zero point of y", zy, of)?;
         check_bounds(bounds.0, bounds.1, of)?;
-        let product = Product { m, za: za as f32, zb: zb as f32, zy: zy as f32 };
+        let product = Product { m, za, zb, zy: zy as f32 };
         Ok(Self { cpu, sign, domain: sign, product, bounds })
     }
 
@@ -56,9 +56,9 @@ impl QMul {
     #[must_use]
     pub fn flipped(self) -> Self {
         let domain = self.sign.other();
-        let shift = self.sign.shift_to(domain) as f32;
+        let shift = self.sign.shift_to(domain);
         let Product { m, za, zb, zy } = self.product;
-        let product = Product { m, za: za + shift, zb: zb + shift, zy: zy + shift };
+        let product = Product { m, za: za + shift, zb: zb + shift, zy: zy + shift as f32 };
         Self { domain, product, ..self }
     }
 
@@ -83,19 +83,30 @@ impl QMul {
 #[derive(Clone, Copy, Debug)]
 struct Product {
     m: f32,
-    za: f32,
-    zb: f32,
+    za: i32,
+    zb: i32,
     zy: f32,
+}
+
+impl Product {
+    #[inline(always)]
+    fn scaled<R: Real>(self, product: R) -> R {
+        product.mul(R::splat(self.m)).add(R::splat(self.zy))
+    }
 }
 
 impl Op for Product {
     #[inline(always)]
     fn value<R: Real>(self, a: R, b: R) -> R {
-        let p = a.sub(R::splat(self.za)).mul(b.sub(R::splat(self.zb)));
-        p.mul(R::splat(self.m)).add(R::splat(self.zy))
+        self.scaled(a.sub(R::splat(self.za as f32)).mul(b.sub(R::splat(self.zb as f32))))
     }
 
-    fn limit(self) -> f64 {
-        255.0 * 255.0 * f64::from(self.m) + 256.0
+    #[inline(always)]
+    fn lanes<Q: Quad, const S: bool, const F: bool>(self, a: &[u8], b: &[u8]) -> Q {
+        self.scaled(Q::lane_products::<S, F>(a, b, [self.za, self.zb]))
+    }
+
+    fn vectorizes(self) -> bool {
+        255.0 * 255.0 * f64::from(self.m) + 256.0 < f64::from(i32::MAX)
     }
 }

@@ -6,46 +6,21 @@ use crate::error::KernelError;
 use crate::multiversion::multiversion;
 use crate::numeric::widen;
 use crate::par::Parallel;
-use crate::sign::Sign;
-use crate::simd::{Codes, Quad, Real, blocks, quads};
+use crate::sign::{Sign, flipped};
+use crate::simd::{Codes, MAX_LANES, Quad, Real, blocks, quads};
 
 /// Arithmetic on the values of two codes, before the result is rounded to a code.
 pub(super) trait Op: Copy + Sync {
+    /// The definition.
     fn value<R: Real>(self, a: R, b: R) -> R;
 
-    /// A bound of the magnitude of every value.
-    fn limit(self) -> f64;
+    /// The values of the first codes of `a` and `b`, of type s8 if `S`, which are stored with the other signedness if
+    /// `F`; in the order of [`Quad::store_lanes`].
+    fn lanes<Q: Quad, const S: bool, const F: bool>(self, a: &[u8], b: &[u8]) -> Q;
 
-    /// What the result is above its stored code.
-    #[inline(always)]
-    fn shift(self) -> i32 {
-        0
-    }
-}
-
-/// An operation on codes that are stored with the other signedness, so that `shift` leads from what is stored to
-/// its operands and results.
-#[derive(Clone, Copy)]
-struct Flipped<O> {
-    op: O,
-    shift: i32,
-}
-
-impl<O: Op> Op for Flipped<O> {
-    #[inline(always)]
-    fn value<R: Real>(self, a: R, b: R) -> R {
-        let shift = R::splat(self.shift as f32);
-        self.op.value(a.add(shift), b.add(shift))
-    }
-
-    fn limit(self) -> f64 {
-        self.op.limit()
-    }
-
-    #[inline(always)]
-    fn shift(self) -> i32 {
-        self.shift
-    }
+    /// Whether [`lanes`](Self::lanes) gives the bits of [`value`](Self::value), all of them small enough to be rounded
+    /// before they are limited.
+    fn vectorizes(self) -> bool;
 }
 
 /// `y = clamp(rne(op(a, b)), min, max)` for codes of type `sign`, shapes paired by `shapes`. `op` is defined on
@@ -55,24 +30,6 @@ pub(super) fn run<O: Op>(
     cpu: Cpu,
     op: O,
     (sign, domain): (Sign, Sign),
-    bounds: (i32, i32),
-    par: &dyn Parallel,
-    shapes: &Broadcast,
-    a: &[u8],
-    b: &[u8],
-    y: &mut [u8],
-) -> Result<(), KernelError> {
-    match sign.shift_to(domain) {
-        0 => run_op(cpu, op, sign, bounds, par, shapes, a, b, y),
-        shift => run_op(cpu, Flipped { op, shift }, sign, bounds, par, shapes, a, b, y),
-    }
-}
-
-#[allow(clippy::too_many_arguments, reason = "an operation with its operands")]
-fn run_op<O: Op>(
-    cpu: Cpu,
-    op: O,
-    sign: Sign,
     (min, max): (i32, i32),
     par: &dyn Parallel,
     shapes: &Broadcast,
@@ -80,27 +37,45 @@ fn run_op<O: Op>(
     b: &[u8],
     y: &mut [u8],
 ) -> Result<(), KernelError> {
-    let codes = Codes { zero_point: -op.shift(), min, max };
-    // Where a value might not fit the vector conversion to s32 the loops clamp before they round.
-    let fits = op.limit() < f64::from(i32::MAX);
+    let shift = sign.shift_to(domain);
+    let codes = Codes { zero_point: 0, min: min + shift, max: max + shift };
     shapes.run(par, a, b, y, |start, y| {
-        shapes.rows(start, a, b, y, |row, y| match (fits, sign) {
-            (true, Sign::U8) => quad_row::<O, false>(cpu, row, y, op, codes),
-            (true, Sign::S8) => quad_row::<O, true>(cpu, row, y, op, codes),
-            (false, Sign::U8) => plain_row::<O, false>(cpu, row, y, op, codes),
-            (false, Sign::S8) => plain_row::<O, true>(cpu, row, y, op, codes),
+        shapes.rows(start, a, b, y, |row, y| match (domain, shift != 0) {
+            (Sign::U8, false) => run_row::<O, false, false>(cpu, row, y, op, codes),
+            (Sign::U8, true) => run_row::<O, false, true>(cpu, row, y, op, codes),
+            (Sign::S8, false) => run_row::<O, true, false>(cpu, row, y, op, codes),
+            (Sign::S8, true) => run_row::<O, true, true>(cpu, row, y, op, codes),
         });
     })
 }
 
-quads!(fn quad_row[O: Op, const S: bool][O, S] = quad_row_body, plain_row_body(row: Row<'_, u8, u8>, y: &mut [u8], op: O, codes: Codes), y.len());
-multiversion!(fn plain_row[O: Op, const S: bool][O, S] = plain_row_body(row: Row<'_, u8, u8>, y: &mut [u8], op: O, codes: Codes));
+fn run_row<O: Op, const S: bool, const F: bool>(
+    cpu: Cpu,
+    row: Row<'_, u8, u8>,
+    y: &mut [u8],
+    op: O,
+    codes: Codes,
+) {
+    if op.vectorizes() {
+        quad_row::<O, S, F>(cpu, row, y, op, codes);
+    } else {
+        plain_row::<O, S, F>(cpu, row, y, op, codes);
+    }
+}
 
-/// The definition.
+quads!(fn quad_row[O: Op, const S: bool, const F: bool][O, S, F] = quad_row_body, plain_row_body(row: Row<'_, u8, u8>, y: &mut [u8], op: O, codes: Codes), y.len());
+multiversion!(fn plain_row[O: Op, const S: bool, const F: bool][O, S, F] = plain_row_body(row: Row<'_, u8, u8>, y: &mut [u8], op: O, codes: Codes));
+
+/// The definition. `S` and `F` are as for [`Op::lanes`].
 #[inline(always)]
-fn plain_row_body<O: Op, const S: bool>(row: Row<'_, u8, u8>, y: &mut [u8], op: O, codes: Codes) {
-    let value = |code: u8| widen::<S>(code) as f32;
-    let code = |v: f32| codes.of(v) as u8;
+fn plain_row_body<O: Op, const S: bool, const F: bool>(
+    row: Row<'_, u8, u8>,
+    y: &mut [u8],
+    op: O,
+    codes: Codes,
+) {
+    let value = |stored: u8| widen::<S>(flipped::<F>(stored)) as f32;
+    let code = |v: f32| flipped::<F>(codes.of(v) as u8);
     match row {
         Row::Both(a, b) => {
             for ((y, &a), &b) in y.iter_mut().zip(a).zip(b) {
@@ -121,32 +96,30 @@ fn plain_row_body<O: Op, const S: bool>(row: Row<'_, u8, u8>, y: &mut [u8], op: 
 }
 
 #[inline(always)]
-fn quad_row_body<Q: Quad, O: Op, const S: bool>(
+fn quad_row_body<Q: Quad, O: Op, const S: bool, const F: bool>(
     row: Row<'_, u8, u8>,
     y: &mut [u8],
     op: O,
     codes: Codes,
 ) {
     // Where this is a constant it saves the loop an addition.
-    let codes = Codes { zero_point: -op.shift(), ..codes };
-    let splat = |code: u8| Q::splat(widen::<S>(code) as f32);
+    let codes = Codes { zero_point: 0, ..codes };
     match row {
         Row::Both(a, b) => {
             for at in blocks(y.len(), Q::N) {
-                let (a, b) = (Q::codes::<S>(&a[at..]), Q::codes::<S>(&b[at..]));
-                op.value(a, b).store_codes::<S>(codes, &mut y[at..]);
+                op.lanes::<Q, S, F>(&a[at..], &b[at..]).store_lanes::<S, F>(codes, &mut y[at..]);
             }
         }
         Row::ScalarA(a, b) => {
-            let a = splat(a);
+            let a = [a; MAX_LANES];
             for at in blocks(y.len(), Q::N) {
-                op.value(a, Q::codes::<S>(&b[at..])).store_codes::<S>(codes, &mut y[at..]);
+                op.lanes::<Q, S, F>(&a, &b[at..]).store_lanes::<S, F>(codes, &mut y[at..]);
             }
         }
         Row::ScalarB(a, b) => {
-            let b = splat(b);
+            let b = [b; MAX_LANES];
             for at in blocks(y.len(), Q::N) {
-                op.value(Q::codes::<S>(&a[at..]), b).store_codes::<S>(codes, &mut y[at..]);
+                op.lanes::<Q, S, F>(&a[at..], &b).store_lanes::<S, F>(codes, &mut y[at..]);
             }
         }
     }

@@ -246,6 +246,20 @@ fn sums_beyond_s32_saturate() {
     }
 }
 
+/// Ratios that cannot be divided by 2²⁴ take the loop without units.
+#[test]
+fn ratios_near_the_least_f32_are_exact() {
+    let a: Vec<u8> = (0..=255).collect();
+    for cpu in cpus() {
+        let (ra, rb, c) = (f32::MIN_POSITIVE, 0.5, 0.0);
+        let add = QAdd::new(cpu, Sign::S8, QAddConstants { ra, rb, c }, (-128, 127)).unwrap();
+        let mut y = vec![9; 256];
+        add.run(&Serial, &Broadcast::elementwise(256), &[1; 256], &a, &mut y).unwrap();
+        let want = |b: u8| (f32::from(b as i8) * 0.5).round_ties_even() as i32 as u8;
+        assert_eq!(y, a.iter().map(|&b| want(b)).collect::<Vec<u8>>(), "{}", cpu.isa());
+    }
+}
+
 #[test]
 fn bad_parameters_are_refused() {
     let cpu = crate::Cpu::detect();

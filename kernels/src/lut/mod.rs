@@ -30,6 +30,8 @@ enum Lookup {
     #[cfg(target_arch = "x86_64")]
     Avx2,
     #[cfg(target_arch = "x86_64")]
+    Avx512Bw,
+    #[cfg(target_arch = "x86_64")]
     Avx512Vbmi,
     #[cfg(target_arch = "aarch64")]
     Neon,
@@ -81,7 +83,7 @@ impl Lut {
 
     /// `y[i] = table[y[i]]`.
     pub fn run_in_place(&self, par: &dyn Parallel, y: &mut [u8]) {
-        const BLOCK: usize = 256;
+        const BLOCK: usize = 1024;
         split::chunks(par, y, TASK_BYTES, |_, y| {
             for y in y.chunks_mut(BLOCK) {
                 let mut x = [0; BLOCK];
@@ -103,7 +105,7 @@ impl Lookup {
             crate::multiversion::Tier::Avx512 if cpu.avx512vbmi().is_some() => {
                 return Self::Avx512Vbmi;
             }
-            crate::multiversion::Tier::Avx512 => return Self::Avx2,
+            crate::multiversion::Tier::Avx512 => return Self::Avx512Bw,
         }
         #[cfg(target_arch = "aarch64")]
         if cpu.isa() != crate::cpu::Isa::Scalar {
@@ -120,6 +122,9 @@ impl Lookup {
             // SAFETY: `of` gives this only where AVX2 was detected.
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => unsafe { x86::map_avx2(x, y, table) },
+            // SAFETY: `of` gives this only where AVX-512 F and BW were detected.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bw => unsafe { x86::map_words(x, y, table) },
             // SAFETY: `of` gives this only where AVX-512 BW and VBMI were detected.
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Vbmi => unsafe { x86::map_vbmi(x, y, table) },

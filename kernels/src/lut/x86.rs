@@ -37,55 +37,82 @@ fn load64(p: &[u8; 64]) -> __m512i {
     unsafe { _mm512_loadu_si512(p.as_ptr().cast()) }
 }
 
-/// 32 bytes at a time: sixteen `pshufb`, one per high nibble, and a tree of selections by the bits of the high
-/// nibble. The first level costs an "or": `pshufb` gives 0 where the top bit of its index is set, so that bit is
-/// made from bit 4, one way for even rows and the other for odd ones.
+/// 64 bytes at a time without VBMI: two `vpermi2w` find the words of the even bytes, two those of the odd ones. A
+/// word holds the entries of two indices that differ in bit 6, so that the low 6 bits of an index find it.
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) fn map_words(x: &[u8], y: &mut [u8], table: &[u8; 256]) {
+    let (t, _) = table.as_chunks::<64>();
+    let [low, high] = [words(&t[0], &t[1]), words(&t[2], &t[3])];
+    let odd = _mm512_set1_epi16(-256);
+    let look = |v: __m512i| {
+        let of = |index, bit7| {
+            let a = _mm512_permutex2var_epi16(low[0], index, low[1]);
+            let b = _mm512_permutex2var_epi16(high[0], index, high[1]);
+            _mm512_mask_blend_epi16(bit7, a, b)
+        };
+        let bit = |n: i32| _mm512_test_epi16_mask(v, _mm512_set1_epi16((1 << n) as i16));
+        let (evens, odds) = (of(v, bit(7)), of(_mm512_srli_epi16::<8>(v), bit(15)));
+        let evens = _mm512_mask_srli_epi16::<8>(evens, bit(6), evens);
+        let odds = _mm512_mask_slli_epi16::<8>(odds, !bit(14), odds);
+        _mm512_ternarylogic_epi32::<0xca>(odd, odds, evens)
+    };
+    let (xs, x_tail) = x.as_chunks::<64>();
+    let (ys, y_tail) = y.as_chunks_mut::<64>();
+    for (x, y) in xs.iter().zip(ys) {
+        let r = look(load64(x));
+        // SAFETY: `y` is a reference to 64 writable bytes; the store has no alignment demand.
+        unsafe { _mm512_storeu_si512(y.as_mut_ptr().cast(), r) };
+    }
+    map_scalar(x_tail, y_tail, table);
+}
+
+/// `a` in the low bytes of 64 words, `b` in the high ones.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+fn words(a: &[u8; 64], b: &[u8; 64]) -> [__m512i; 2] {
+    let mut words = [[0; 64]; 2];
+    let pairs = a.iter().zip(b).flat_map(|(&a, &b)| [a, b]);
+    words.as_flattened_mut().iter_mut().zip(pairs).for_each(|(word, byte)| *word = byte);
+    [load64(&words[0]), load64(&words[1])]
+}
+
+/// 32 bytes at a time: sixteen `pshufb`, one per high nibble. `pshufb` gives 0 where the top bit of its index is set,
+/// so with 16 less for each row an index below the row's drops out; entries that are the differences of neighbours
+/// then add up (by XOR) to the one wanted. That is for four rows at a time, whose sums are selected by the top two bits.
 #[target_feature(enable = "avx2")]
 pub(super) fn map_avx2(x: &[u8], y: &mut [u8], table: &[u8; 256]) {
-    let (rows, _) = table.as_chunks::<16>();
+    let rows = differences(table);
     let (xs, x_tail) = x.as_chunks::<32>();
     let (ys, y_tail) = y.as_chunks_mut::<32>();
-    let top = _mm256_set1_epi8(-128);
     for (x, y) in xs.iter().zip(ys) {
         // SAFETY: `x` is a reference to 32 readable bytes; the load has no alignment demand.
         let v = unsafe { _mm256_loadu_si256(x.as_ptr().cast()) };
-        // Shifts of 16 bits bring the wanted bit of every byte to its top; selections look at nothing else.
-        let bit4 = _mm256_and_si256(_mm256_slli_epi16::<3>(v), top);
-        let even = _mm256_or_si256(_mm256_andnot_si256(top, v), bit4);
-        let odd = _mm256_xor_si256(even, top);
-        let [bit5, bit6] = [_mm256_slli_epi16::<2>(v), _mm256_slli_epi16::<1>(v)];
-        let index = [even, odd, bit5, bit6];
-        let r = _mm256_blendv_epi8(eight(rows, 0, index), eight(rows, 8, index), v);
+        let index = _mm256_and_si256(v, _mm256_set1_epi8(0x3f));
+        let index = [0, 16, 32, 48].map(|row| _mm256_sub_epi8(index, _mm256_set1_epi8(row)));
+        let four = |i: usize| {
+            let row = |j: usize| _mm256_shuffle_epi8(rows[4 * i + j], index[j]);
+            _mm256_xor_si256(_mm256_xor_si256(row(0), row(1)), _mm256_xor_si256(row(2), row(3)))
+        };
+        // Selections look at the top bit of a byte; the shift of 16 bits brings bit 6 there.
+        let bit6 = _mm256_slli_epi16::<1>(v);
+        let low = _mm256_blendv_epi8(four(0), four(1), bit6);
+        let high = _mm256_blendv_epi8(four(2), four(3), bit6);
+        let r = _mm256_blendv_epi8(low, high, v);
         // SAFETY: `y` is a reference to 32 writable bytes; the store has no alignment demand.
         unsafe { _mm256_storeu_si256(y.as_mut_ptr().cast(), r) };
     }
     map_scalar(x_tail, y_tail, table);
 }
 
-/// What rows `i` to `i + 7` give for those bytes whose bit 7 selects this half of the table.
+/// 16 entries in both halves of a register, each row but every fourth as its difference from the row before.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn eight(rows: &[[u8; 16]], i: usize, index: [__m256i; 4]) -> __m256i {
-    _mm256_blendv_epi8(four(rows, i, index), four(rows, i + 4, index), index[3])
-}
-
-#[target_feature(enable = "avx2")]
-#[inline]
-fn four(rows: &[[u8; 16]], i: usize, index: [__m256i; 4]) -> __m256i {
-    _mm256_blendv_epi8(pair(rows, i, index), pair(rows, i + 2, index), index[2])
-}
-
-#[target_feature(enable = "avx2")]
-#[inline]
-fn pair(rows: &[[u8; 16]], i: usize, [even, odd, ..]: [__m256i; 4]) -> __m256i {
-    let low = _mm256_shuffle_epi8(row(&rows[i]), even);
-    _mm256_or_si256(low, _mm256_shuffle_epi8(row(&rows[i + 1]), odd))
-}
-
-/// 16 entries of the table in both halves of a register.
-#[target_feature(enable = "avx2")]
-#[inline]
-fn row(row: &[u8; 16]) -> __m256i {
-    // SAFETY: `row` is a reference to 16 readable bytes; the load has no alignment demand.
-    _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(row.as_ptr().cast()) })
+fn differences(table: &[u8; 256]) -> [__m256i; 16] {
+    let (rows, _) = table.as_chunks::<16>();
+    std::array::from_fn(|i| {
+        let before = if i % 4 == 0 { [0; 16] } else { rows[i - 1] };
+        let row: [u8; 16] = std::array::from_fn(|j| rows[i][j] ^ before[j]);
+        // SAFETY: `row` is 16 readable bytes; the load has no alignment demand.
+        _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(row.as_ptr().cast()) })
+    })
 }

@@ -54,6 +54,18 @@ impl GlobalAveragePool8 {
         if y.is_empty() {
             return Ok(());
         }
+        if self.channels == 1 {
+            // planes of NCHW, one after the other
+            let planes = split::rows_per_task(self.pixels);
+            split::chunks(par, y, planes, |i, y| {
+                let x = &x[i * planes * self.pixels..][..y.len() * self.pixels];
+                match self.sides.sign {
+                    Sign::U8 => mean_planes::<false>(self.cpu, self, x, y),
+                    Sign::S8 => mean_planes::<true>(self.cpu, self, x, y),
+                }
+            });
+            return Ok(());
+        }
         // A task takes a block of channels of one image; blocks end with the image.
         let block = split::rows_per_task(self.pixels).next_multiple_of(64).min(self.channels);
         let block = if self.channels.is_multiple_of(block) { block } else { self.channels };
@@ -76,6 +88,20 @@ const EXACT: usize = (1 << 24) / 256;
 
 quads!(fn mean[const S: bool][S] = mean_quads, mean_body(pool: &GlobalAveragePool8, c: usize, x: &[u8], y: &mut [u8]), y.len());
 multiversion!(fn mean_large[const S: bool][S] = mean_body(pool: &GlobalAveragePool8, c: usize, x: &[u8], y: &mut [u8]));
+
+multiversion!(fn mean_planes[const S: bool][S] = mean_planes_body(pool: &GlobalAveragePool8, x: &[u8], y: &mut [u8]));
+
+#[inline(always)]
+fn mean_planes_body<const S: bool>(pool: &GlobalAveragePool8, x: &[u8], y: &mut [u8]) {
+    let GlobalAveragePool8 { sides, pixels, .. } = pool;
+    let (start, m, (lo, hi)) =
+        (-(*pixels as i32 * sides.x.1), sides.multiplier(*pixels), sides.bounds());
+    for (i, y) in y.iter_mut().enumerate() {
+        let plane = &x[i * pixels..][..*pixels];
+        let sum = plane.iter().map(|&x| widen::<S>(x)).sum::<i32>();
+        *y = requantized(start + sum, m, sides.y.1, lo, hi);
+    }
+}
 
 #[inline(always)]
 fn mean_quads<Q: Quad, const S: bool>(pool: &GlobalAveragePool8, c: usize, x: &[u8], y: &mut [u8]) {

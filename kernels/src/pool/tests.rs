@@ -109,9 +109,10 @@ proptest! {
 
     #[test]
     fn every_isa_takes_global_means_as_defined(
-        batch in 0usize..3, pixels in 0usize..60, channels in 0usize..200, seed: u32, signed: bool, z: [u8; 2],
-        ratio in 0.1f32..3.0,
+        batch in 0usize..3, pixels in 0usize..60, channels in 0usize..200, planes: bool, seed: u32, signed: bool,
+        z: [u8; 2], ratio in 0.1f32..3.0,
     ) {
+        let (batch, channels) = if planes { (batch * channels, 1) } else { (batch, channels) };
         let sign = if signed { Sign::S8 } else { Sign::U8 };
         let [zx, zy] = z.map(|z| sign.value(z));
         let x = bytes(batch * pixels * channels, seed);

@@ -38,8 +38,8 @@ pub struct Dequantize {
     cpu: Cpu,
     scales: Vec<f32>,
     zero_points: Vec<i32>,
-    /// Whether every difference of an 8-bit code and a zero point is exact in f32.
-    small: bool,
+    /// The zero points in f32, if every difference of an 8-bit code and one is exact there.
+    exact: Option<Vec<f32>>,
     inner: usize,
 }
 
@@ -74,7 +74,8 @@ impl Dequantize {
             ));
         }
         let small = zero_points.iter().all(|z| z.unsigned_abs() < 1 << 20);
-        Ok(Self { cpu, scales, zero_points, small, inner })
+        let exact = small.then(|| zero_points.iter().map(|&z| z as f32).collect());
+        Ok(Self { cpu, scales, zero_points, exact, inner })
     }
 
     /// Dequantizes `q` to `y`; both have the same length, a multiple of axis length · `inner` if per axis.
@@ -119,7 +120,7 @@ impl Dequantize {
     }
 
     fn span8<const S: bool>(&self, q: &[u8], y: &mut [f32], scale: f32, zero_point: i32) {
-        if self.small {
+        if self.exact.is_some() {
             dequantize8::<S>(self.cpu, q, y, scale, zero_point);
         } else {
             dequantize8_any::<S>(self.cpu, q, y, scale, zero_point);
@@ -128,10 +129,9 @@ impl Dequantize {
 
     fn rows8<const S: bool>(&self, q: &[u8], y: &mut [f32]) {
         let (scales, zero_points) = (&self.scales[..], &self.zero_points[..]);
-        if self.small {
-            dequantize8_rows::<S>(self.cpu, q, y, scales, zero_points);
-        } else {
-            dequantize8_rows_any::<S>(self.cpu, q, y, scales, zero_points);
+        match &self.exact {
+            Some(exact) => dequantize8_rows::<S>(self.cpu, q, y, scales, zero_points, exact),
+            None => dequantize8_rows_any::<S>(self.cpu, q, y, scales, zero_points, &[]),
         }
     }
 
@@ -153,11 +153,11 @@ pub(crate) fn value(q: i32, scale: f32, zero_point: i32) -> f32 {
 }
 
 quads!(fn dequantize8[const S: bool][S] = dequantize8_quads, dequantize8_body(q: &[u8], y: &mut [f32], scale: f32, zero_point: i32), y.len());
-quads!(fn dequantize8_rows[const S: bool][S] = dequantize8_rows_quads, dequantize8_rows_body(q: &[u8], y: &mut [f32], scales: &[f32], zero_points: &[i32]), scales.len());
+quads!(fn dequantize8_rows[const S: bool][S] = dequantize8_rows_quads, dequantize8_rows_body(q: &[u8], y: &mut [f32], scales: &[f32], zero_points: &[i32], exact: &[f32]), scales.len());
 multiversion!(fn dequantize8_any[const S: bool][S] = dequantize8_body(q: &[u8], y: &mut [f32], scale: f32, zero_point: i32));
 multiversion!(fn dequantize16 = dequantize16_body(q: &[i16], y: &mut [f32], scale: f32, zero_point: i32));
 multiversion!(fn dequantize32 = dequantize32_body(q: &[i32], y: &mut [f32], scale: f32, zero_point: i32));
-multiversion!(fn dequantize8_rows_any[const S: bool][S] = dequantize8_rows_body(q: &[u8], y: &mut [f32], scales: &[f32], zero_points: &[i32]));
+multiversion!(fn dequantize8_rows_any[const S: bool][S] = dequantize8_rows_body(q: &[u8], y: &mut [f32], scales: &[f32], zero_points: &[i32], exact: &[f32]));
 multiversion!(fn dequantize16_rows = dequantize16_rows_body(q: &[i16], y: &mut [f32], scales: &[f32], zero_points: &[i32]));
 multiversion!(fn dequantize32_rows = dequantize32_rows_body(q: &[i32], y: &mut [f32], scales: &[f32], zero_points: &[i32]));
 
@@ -174,11 +174,13 @@ fn dequantize8_rows_quads<Q: Quad, const S: bool>(
     q: &[u8],
     y: &mut [f32],
     scales: &[f32],
-    zero_points: &[i32],
+    _zero_points: &[i32],
+    exact: &[f32],
 ) {
+    let exact = &exact[..scales.len()];
     for (q, y) in q.chunks_exact(scales.len()).zip(y.chunks_exact_mut(scales.len())) {
         for at in blocks(scales.len(), Q::N) {
-            let v = Q::codes::<S>(&q[at..]).sub(Q::load_i32(&zero_points[at..]));
+            let v = Q::codes::<S>(&q[at..]).sub(Q::load(&exact[at..]));
             v.mul(Q::load(&scales[at..])).store(&mut y[at..]);
         }
     }
@@ -218,6 +220,7 @@ fn dequantize8_rows_body<const S: bool>(
     y: &mut [f32],
     scales: &[f32],
     zero_points: &[i32],
+    _exact: &[f32],
 ) {
     dequantize_rows(q, y, scales, zero_points, widen::<S>);
 }

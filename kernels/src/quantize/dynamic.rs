@@ -6,6 +6,7 @@
 //! and `hi`, and becomes code 0. s8 codes are the u8 codes less 128.
 
 use super::from_f32::Quantize;
+use super::type_range;
 use crate::cpu::Cpu;
 use crate::error::{KernelError, check_len, checked_product};
 use crate::numeric::{clamp, rne, widen};
@@ -86,7 +87,7 @@ impl DynamicQuantize {
         let scale = (hi - lo) / 255.0;
         let scale = if scale == 0.0 { 1.0 } else { scale };
         let zero_point = rne(clamp(-lo / scale, 0.0, 255.0)) + self.sign.min();
-        Quantize::unchecked(self.cpu, scale, zero_point, self.sign).slice(x, y);
+        Quantize::unchecked(self.cpu, scale, zero_point, type_range(self.sign)).slice(x, y);
         let mut sum = 0;
         match self.sign {
             Sign::U8 => codes_sum::<false>(self.cpu, y, &mut sum),

@@ -1,9 +1,14 @@
 //! f32 → 8 bit and s16.
+//!
+//! The division is what takes longest. `x / scale` differs from `fma(x, r, x·r')`, where `r + r'` is `1 / scale` to 48
+//! bits, for very few `x`, and a code differs only if such an `x` is next to where codes change: 256 places, which
+//! [`reciprocal`] tries before a quantization multiplies.
 
 use super::{check_bounds, check_code, check_scale, type_range};
 use crate::cpu::Cpu;
 use crate::error::{KernelError, check_len};
 use crate::multiversion::multiversion;
+use crate::numeric::fused;
 use crate::par::Parallel;
 use crate::sign::Sign;
 use crate::simd::{Codes, Quad, blocks, quads};
@@ -14,6 +19,8 @@ use crate::split::{self, TASK_BYTES};
 pub struct Quantize {
     cpu: Cpu,
     scale: f32,
+    /// What values are multiplied by, if that gives the codes that division gives.
+    reciprocal: Option<[f32; 2]>,
     zero_point: i32,
     type_range: (i32, i32),
     min: i32,
@@ -26,7 +33,10 @@ impl Quantize {
     /// # Errors
     /// If `scale` is not finite and positive, or `zero_point` is outside the type.
     pub fn new(cpu: Cpu, scale: f32, zero_point: i32, sign: Sign) -> Result<Self, KernelError> {
-        Self::with_range(cpu, scale, zero_point, type_range(sign))
+        check_scale("the scale", scale)?;
+        check_code("the zero point", zero_point, type_range(sign))?;
+        let reciprocal = reciprocal(scale);
+        Ok(Self { reciprocal, ..Self::unchecked(cpu, scale, zero_point, type_range(sign)) })
     }
 
     /// Quantization to s16; see [`run_s16`](Self::run_s16).
@@ -34,25 +44,15 @@ impl Quantize {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn new_s16(cpu: Cpu, scale: f32, zero_point: i32) -> Result<Self, KernelError> {
-        Self::with_range(cpu, scale, zero_point, (i32::from(i16::MIN), i32::from(i16::MAX)))
-    }
-
-    /// As [`new`](Self::new) for parameters that a kernel has found itself.
-    pub(super) fn unchecked(cpu: Cpu, scale: f32, zero_point: i32, sign: Sign) -> Self {
-        let (min, max) = type_range(sign);
-        Self { cpu, scale, zero_point, type_range: (min, max), min, max }
-    }
-
-    fn with_range(
-        cpu: Cpu,
-        scale: f32,
-        zero_point: i32,
-        type_range: (i32, i32),
-    ) -> Result<Self, KernelError> {
+        let type_range = (i32::from(i16::MIN), i32::from(i16::MAX));
         check_scale("the scale", scale)?;
         check_code("the zero point", zero_point, type_range)?;
-        let (min, max) = type_range;
-        Ok(Self { cpu, scale, zero_point, type_range, min, max })
+        Ok(Self::unchecked(cpu, scale, zero_point, type_range))
+    }
+
+    /// As [`new`](Self::new) for parameters that a kernel has found itself, perhaps for few values.
+    pub(super) fn unchecked(cpu: Cpu, scale: f32, zero_point: i32, (min, max): (i32, i32)) -> Self {
+        Self { cpu, scale, reciprocal: None, zero_point, type_range: (min, max), min, max }
     }
 
     /// Limits the result to the codes `[min, max]` (a relu or clip that follows, rounded by this quantization).
@@ -135,11 +135,49 @@ impl Quantize {
 quads!(fn quantize8[const S: bool][S] = quantize8_quads, quantize8_body(x: &[f32], y: &mut [u8], q: &Quantize), y.len());
 multiversion!(fn quantize16 = quantize16_body(x: &[f32], y: &mut [i16], q: &Quantize));
 
+/// `1 / scale` in two parts, if multiplying by them gives the 8-bit codes that dividing by `scale` gives.
+///
+/// Both quotients are within 2⁻²⁴ and a little more of the true one. Three units in the last place from where the true
+/// one is a half and codes change, they are on the same side of it.
+fn reciprocal(scale: f32) -> Option<[f32; 2]> {
+    let r = 1.0 / f64::from(scale);
+    let reciprocal = [r as f32, (r - f64::from(r as f32)) as f32];
+    // Far from where f32 ends nothing overflows, and what underflows is far below a half.
+    let normal = (1e-18..1e18).contains(&scale);
+    let same = |x: f32| (x / scale).round_ties_even() == quotient(x, reciprocal).round_ties_even();
+    let same_around = |code: i16| {
+        let bits = ((f32::from(code) + 0.5) * scale).to_bits();
+        (bits - 3..=bits + 3).all(|bits| same(f32::from_bits(bits)))
+    };
+    // Negative values have the same quotients but for the sign.
+    (normal && (0..256).all(same_around)).then_some(reciprocal)
+}
+
+/// `x / scale` by its `reciprocal`.
+#[inline(always)]
+fn quotient(x: f32, [high, low]: [f32; 2]) -> f32 {
+    fused(x, high, x * low)
+}
+
+/// A value of so many scales is beyond every code, and its quotient an s32.
+const BEYOND: f32 = 1024.0;
+
 #[inline(always)]
 fn quantize8_quads<Q: Quad, const S: bool>(x: &[f32], y: &mut [u8], q: &Quantize) {
-    let x = &x[..y.len()];
-    let (scale, codes) = (Q::splat(q.scale), q.codes());
-    let hi = Q::splat(codes.offsets().1);
+    let (x, codes) = (&x[..y.len()], q.codes());
+    if Q::FUSES
+        && let Some(reciprocal) = q.reciprocal
+    {
+        // NaN becomes the smallest code, and so may large negative values on their way.
+        let [high, low] = reciprocal.map(Q::splat);
+        let hi = Q::splat(BEYOND * q.scale);
+        for at in blocks(y.len(), Q::N) {
+            let x = Q::load(&x[at..]).min(hi);
+            x.mul_add(high, x.mul(low)).store_codes::<S>(codes, &mut y[at..]);
+        }
+        return;
+    }
+    let (scale, hi) = (Q::splat(q.scale), Q::splat(codes.offsets().1));
     for at in blocks(y.len(), Q::N) {
         let v = Q::load(&x[at..]).div(scale).min(hi);
         v.store_codes::<S>(codes, &mut y[at..]);

@@ -59,6 +59,24 @@ proptest! {
     }
 
     #[test]
+    fn codes_change_where_division_says(s in prop_oneof![1e-4f32..10.0, 1e-17f32..1e-16, Just(0.1), Just(1e18), Just(1e-30)]) {
+        let around = |code: i32| {
+            let x = ((code as f32 + 0.5) * s).abs().to_bits();
+            (x - 6..=x + 6).map(move |bits| f32::from_bits(bits).copysign(code as f32 + 0.5))
+        };
+        let x: Vec<f32> = (-257..257).flat_map(around).collect();
+        for (sign, z) in [(Sign::U8, 0), (Sign::U8, 255), (Sign::S8, -3)] {
+            for cpu in cpus() {
+                let mut y = vec![0; x.len()];
+                Quantize::new(cpu, s, z, sign).unwrap().run(&Serial, &x, &mut y).unwrap();
+                for (&y, &x) in y.iter().zip(&x) {
+                    prop_assert_eq!(sign.value(y), naive(x, s, z, (sign.min(), sign.max())), "{} {}", x, cpu.isa());
+                }
+            }
+        }
+    }
+
+    #[test]
     fn every_isa_quantizes_to_16_bits(x in values(), s in scale(), z: i16) {
         for cpu in cpus() {
             let mut y = vec![0; x.len()];

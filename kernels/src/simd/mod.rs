@@ -11,9 +11,13 @@ mod arm;
 pub(crate) mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
+#[cfg(target_arch = "x86_64")]
+mod x86_bytes;
 pub(crate) use portable::{BaselineBytes, BaselineQuad};
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86::{Bytes16, Bytes32, Bytes64, Quad4, Quad8, Quad16};
+pub(crate) use x86::{Quad4, Quad8, Quad16};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86_bytes::{Bytes16, Bytes32, Bytes64};
 
 use crate::numeric::{clamp, rne};
 use crate::sign::Sign;
@@ -114,6 +118,8 @@ impl Codes {
 pub(crate) trait Quad: Real {
     /// How many.
     const N: usize;
+    /// Whether [`mul_add`](Real::mul_add) is one instruction.
+    const FUSES: bool;
     /// The register that `N` codes fill.
     type Bytes: Bytes;
     /// Running sums of `N` codes each, exact for [`MAX_SUM`] codes.
@@ -129,6 +135,16 @@ pub(crate) trait Quad: Real {
     /// Writes the codes of values below 2³¹, rounded and then saturated, to the first `N` bytes. NaN and values of
     /// −2³¹ and less give the smallest code.
     fn store_codes<const S: bool>(self, codes: Codes, y: &mut [u8]);
+    /// The values of the first `N` codes, s8 if `S` and stored with the other signedness if `F`, times
+    /// [`lane_unit`](Self::lane_unit), in the order that takes the fewest instructions.
+    fn lane_codes<const S: bool, const F: bool>(x: &[u8]) -> Self;
+    /// What [`lane_codes`](Self::lane_codes) multiplies by: a power of two up to 2²⁴.
+    fn lane_unit<const S: bool>() -> f32;
+    /// `(a − z₀)·(b − z₁)`, exactly, for the first `N` codes of `a` and `b`, which are as for `lane_codes`, as is the
+    /// order. The zero points are codes.
+    fn lane_products<const S: bool, const F: bool>(a: &[u8], b: &[u8], z: [i32; 2]) -> Self;
+    /// As [`store_codes`](Self::store_codes) in the order of `lane_codes`, stored with the other signedness if `F`.
+    fn store_lanes<const S: bool, const F: bool>(self, codes: Codes, y: &mut [u8]);
     /// Sums of nothing.
     fn no_sums() -> Self::Sums;
     /// Adds the first `N` codes.

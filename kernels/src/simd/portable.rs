@@ -123,7 +123,7 @@ impl Real for BaselineQuad {
 #[inline(always)]
 fn mul_add(a: f32x4, b: f32x4, c: f32x4) -> f32x4 {
     // `wide` rounds twice where it has no instruction.
-    if cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
+    if BaselineQuad::FUSES {
         return a.mul_add(b, c);
     }
     let (a, b, mut c) = (a.to_array(), b.to_array(), c.to_array());
@@ -145,12 +145,32 @@ fn greater(a: f32x4, b: f32x4) -> f32x4 {
 
 impl Quad for BaselineQuad {
     const N: usize = 16;
+    const FUSES: bool = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
     type Bytes = BaselineBytes;
     type Sums = [i16x8; 2];
 
     #[inline(always)]
     fn codes<const S: bool>(x: &[u8]) -> Self {
         Self::from_sums(widen16::<S>(BaselineBytes::load(x).0))
+    }
+
+    #[inline(always)]
+    fn lane_codes<const S: bool, const F: bool>(x: &[u8]) -> Self {
+        Self::from_sums(widen16::<S>(BaselineBytes::load(x).flipped::<F>()))
+    }
+
+    #[inline(always)]
+    fn lane_unit<const S: bool>() -> f32 {
+        1.0
+    }
+
+    #[inline(always)]
+    fn lane_products<const S: bool, const F: bool>(a: &[u8], b: &[u8], z: [i32; 2]) -> Self {
+        let [za, zb] = z.map(|z| i16x8::splat(z as i16));
+        let [a0, a1] = widen16::<S>(BaselineBytes::load(a).flipped::<F>()).map(|a| a - za);
+        let [b0, b1] = widen16::<S>(BaselineBytes::load(b).flipped::<F>()).map(|b| b - zb);
+        let ([p0, p1], [p2, p3]) = (cast(a0.widening_mul(b0)), cast(a1.widening_mul(b1)));
+        Self::from_i32([p0, p1, p2, p3])
     }
 
     #[inline(always)]
@@ -173,6 +193,11 @@ impl Quad for BaselineQuad {
 
     #[inline(always)]
     fn store_codes<const S: bool>(self, codes: Codes, y: &mut [u8]) {
+        self.store_lanes::<S, false>(codes, y);
+    }
+
+    #[inline(always)]
+    fn store_lanes<const S: bool, const F: bool>(self, codes: Codes, y: &mut [u8]) {
         let [v0, v1, v2, v3] = self.0.map(round);
         let zero_point = i16x8::splat(codes.zero_point as i16);
         let low = pack32(v0, v1).saturating_add(zero_point);
@@ -187,7 +212,7 @@ impl Quad for BaselineQuad {
             let (min, max) = (u8x16::splat(codes.min as u8), u8x16::splat(codes.max as u8));
             pack16::<S>(low, high).max(min).min(max)
         };
-        BaselineBytes(bytes).store(y);
+        BaselineBytes(BaselineBytes(bytes).flipped::<F>()).store(y);
     }
 
     #[inline(always)]
@@ -211,6 +236,14 @@ impl Quad for BaselineQuad {
 /// 16 bytes.
 #[derive(Clone, Copy)]
 pub(crate) struct BaselineBytes(u8x16);
+
+impl BaselineBytes {
+    /// The bytes, of the other signedness if `F`.
+    #[inline(always)]
+    fn flipped<const F: bool>(self) -> u8x16 {
+        if F { self.0 ^ u8x16::splat(0x80) } else { self.0 }
+    }
+}
 
 impl Bytes for BaselineBytes {
     const N: usize = 16;

@@ -5,7 +5,8 @@
 
 use std::arch::x86_64::*;
 
-use super::{Bytes, Codes, Quad, Real};
+use super::x86_bytes::{Bytes16, Bytes32, Bytes64};
+use super::{Codes, Quad, Real};
 
 /// An expression of each of the four parts. Closures would have to be inlined to have the caller's features.
 macro_rules! parts4 {
@@ -39,7 +40,9 @@ macro_rules! quad {
      [$load_ps:ident, $store_ps:ident, $load_si:ident, $store_si:ident],
      [$to_ps:ident, $to_i32:ident, $pack32:ident, $packs16:ident, $packus16:ident, $adds16:ident],
      [$splat8:ident, $splat16:ident, $max_u8:ident, $min_u8:ident, $max_i8:ident, $min_i8:ident],
-     [$zero:ident, $add16:ident],
+     [$zero:ident, $add16:ident, $xor:ident],
+     [$spread:ident, $shuffle8:ident, $low8:ident, $high8:ident, $low16:ident, $high16:ident,
+      $sub16:ident, $mul16:ident, $mulhi16:ident],
      [$widen32:ident, $widen16:ident, $split32:ident, $order:ident]) => {
         #[doc = $doc]
         #[derive(Clone, Copy)]
@@ -105,8 +108,46 @@ macro_rules! quad {
             }
         }
 
+        impl $name {
+            /// The first `N` bytes, of the other signedness if `F`.
+            #[inline(always)]
+            fn bytes<const F: bool>(x: &[u8]) -> $si {
+                let x = &x[..$n];
+                // SAFETY: as above, and `x` has a whole register's bytes.
+                unsafe {
+                    let x = $load_si(x.as_ptr().cast());
+                    if F { $xor(x, $splat8(-128)) } else { x }
+                }
+            }
+
+            /// The codes, packed within lanes of 16 bytes.
+            #[inline(always)]
+            fn packed<const S: bool>(self, codes: Codes) -> $si {
+                let [v0, v1, v2, v3] = self.0;
+                // The conversion rounds half to even and gives −2³¹ for what does not fit; every pack saturates.
+                // SAFETY: as above.
+                unsafe {
+                    let zero_point = $splat16(codes.zero_point as i16);
+                    let low = $adds16($pack32($to_i32(v0), $to_i32(v1)), zero_point);
+                    let high = $adds16($pack32($to_i32(v2), $to_i32(v3)), zero_point);
+                    let bytes = if S { $packs16(low, high) } else { $packus16(low, high) };
+                    if codes.whole_type::<S>() {
+                        bytes
+                    } else {
+                        let (min, max) = ($splat8(codes.min as i8), $splat8(codes.max as i8));
+                        if S {
+                            $min_i8($max_i8(bytes, min), max)
+                        } else {
+                            $min_u8($max_u8(bytes, min), max)
+                        }
+                    }
+                }
+            }
+        }
+
         impl Quad for $name {
             const N: usize = $n;
+            const FUSES: bool = true;
             type Bytes = $bytes;
             type Sums = [$si; 2];
 
@@ -143,25 +184,64 @@ macro_rules! quad {
             #[inline(always)]
             fn store_codes<const S: bool>(self, codes: Codes, y: &mut [u8]) {
                 let y = &mut y[..$n];
-                let [v0, v1, v2, v3] = self.0;
-                // The conversion rounds half to even and gives −2³¹ for what does not fit; every pack saturates.
+                // SAFETY: as above, and `y` has a whole register's bytes.
+                unsafe { $store_si(y.as_mut_ptr().cast(), $order(self.packed::<S>(codes))) };
+            }
+
+            #[inline(always)]
+            fn lane_codes<const S: bool, const F: bool>(x: &[u8]) -> Self {
+                let byte = if S { 3 } else { 0 };
+                // SAFETY: as above.
+                unsafe {
+                    let x = Self::bytes::<F>(x);
+                    let rows = [0, 1, 2, 3];
+                    Self(parts4!(rows, |i| $to_ps($shuffle8(x, $spread(spread(*i, byte))))))
+                }
+            }
+
+            #[inline(always)]
+            fn lane_unit<const S: bool>() -> f32 {
+                if S { 16_777_216.0 } else { 1.0 }
+            }
+
+            #[inline(always)]
+            fn lane_products<const S: bool, const F: bool>(
+                a: &[u8],
+                b: &[u8],
+                z: [i32; 2],
+            ) -> Self {
+                // Codes of either type are as far from their zero point as u8 codes, 128 more, from theirs.
+                let shift = if S { 128 } else { 0 };
+                // SAFETY: as above.
+                unsafe {
+                    let (a, b) = if S != F {
+                        (Self::bytes::<true>(a), Self::bytes::<true>(b))
+                    } else {
+                        (Self::bytes::<false>(a), Self::bytes::<false>(b))
+                    };
+                    let (zero, za) = ($zero(), $splat16((z[0] + shift) as i16));
+                    let zb = $splat16((z[1] + shift) as i16);
+                    let (a0, a1) = ($sub16($low8(a, zero), za), $sub16($high8(a, zero), za));
+                    let (b0, b1) = ($sub16($low8(b, zero), zb), $sub16($high8(b, zero), zb));
+                    let (p0, q0) = ($mul16(a0, b0), $mulhi16(a0, b0));
+                    let (p1, q1) = ($mul16(a1, b1), $mulhi16(a1, b1));
+                    Self([
+                        $to_ps($low16(p0, q0)),
+                        $to_ps($high16(p0, q0)),
+                        $to_ps($low16(p1, q1)),
+                        $to_ps($high16(p1, q1)),
+                    ])
+                }
+            }
+
+            #[inline(always)]
+            fn store_lanes<const S: bool, const F: bool>(self, codes: Codes, y: &mut [u8]) {
+                let y = &mut y[..$n];
                 // SAFETY: as above, and `y` has a whole register's bytes.
                 unsafe {
-                    let zero_point = $splat16(codes.zero_point as i16);
-                    let low = $adds16($pack32($to_i32(v0), $to_i32(v1)), zero_point);
-                    let high = $adds16($pack32($to_i32(v2), $to_i32(v3)), zero_point);
-                    let bytes = if S { $packs16(low, high) } else { $packus16(low, high) };
-                    let bytes = if codes.whole_type::<S>() {
-                        bytes
-                    } else {
-                        let (min, max) = ($splat8(codes.min as i8), $splat8(codes.max as i8));
-                        if S {
-                            $min_i8($max_i8(bytes, min), max)
-                        } else {
-                            $min_u8($max_u8(bytes, min), max)
-                        }
-                    };
-                    $store_si(y.as_mut_ptr().cast(), $order(bytes));
+                    let bytes = self.packed::<S>(codes);
+                    let bytes = if F { $xor(bytes, $splat8(-128)) } else { bytes };
+                    $store_si(y.as_mut_ptr().cast(), bytes);
                 }
             }
 
@@ -222,7 +302,18 @@ quad!(
         _mm_adds_epi16
     ],
     [_mm_set1_epi8, _mm_set1_epi16, _mm_max_epu8, _mm_min_epu8, _mm_max_epi8, _mm_min_epi8],
-    [_mm_setzero_si128, _mm_add_epi16],
+    [_mm_setzero_si128, _mm_add_epi16, _mm_xor_si128],
+    [
+        spread_sse,
+        _mm_shuffle_epi8,
+        _mm_unpacklo_epi8,
+        _mm_unpackhi_epi8,
+        _mm_unpacklo_epi16,
+        _mm_unpackhi_epi16,
+        _mm_sub_epi16,
+        _mm_mullo_epi16,
+        _mm_mulhi_epi16
+    ],
     [widen32_sse, widen16_sse, split32_sse, order_sse]
 );
 quad!(
@@ -259,7 +350,18 @@ quad!(
         _mm256_max_epi8,
         _mm256_min_epi8
     ],
-    [_mm256_setzero_si256, _mm256_add_epi16],
+    [_mm256_setzero_si256, _mm256_add_epi16, _mm256_xor_si256],
+    [
+        _mm256_broadcastsi128_si256,
+        _mm256_shuffle_epi8,
+        _mm256_unpacklo_epi8,
+        _mm256_unpackhi_epi8,
+        _mm256_unpacklo_epi16,
+        _mm256_unpackhi_epi16,
+        _mm256_sub_epi16,
+        _mm256_mullo_epi16,
+        _mm256_mulhi_epi16
+    ],
     [widen32_avx2, widen16_avx2, split32_avx2, order_avx2]
 );
 quad!(
@@ -296,9 +398,36 @@ quad!(
         _mm512_max_epi8,
         _mm512_min_epi8
     ],
-    [_mm512_setzero_si512, _mm512_add_epi16],
+    [_mm512_setzero_si512, _mm512_add_epi16, _mm512_xor_si512],
+    [
+        _mm512_broadcast_i32x4,
+        _mm512_shuffle_epi8,
+        _mm512_unpacklo_epi8,
+        _mm512_unpackhi_epi8,
+        _mm512_unpacklo_epi16,
+        _mm512_unpackhi_epi16,
+        _mm512_sub_epi16,
+        _mm512_mullo_epi16,
+        _mm512_mulhi_epi16
+    ],
     [widen32_avx512, widen16_avx512, split32_avx512, order_avx512]
 );
+
+/// The control of a byte shuffle that puts bytes `4i` to `4i + 3` of 16 into `byte` of four s32, and zeros beside.
+#[target_feature(enable = "sse2")]
+#[inline]
+fn spread(i: i32, byte: i32) -> __m128i {
+    let other = -1 ^ (0xff << (8 * byte));
+    let [a, b, c, d] = [0, 1, 2, 3].map(|j| other | ((4 * i + j) << (8 * byte)));
+    _mm_setr_epi32(a, b, c, d)
+}
+
+/// A register of one lane of 16 bytes.
+#[target_feature(enable = "sse2")]
+#[inline]
+fn spread_sse(lane: __m128i) -> __m128i {
+    lane
+}
 
 /// Codes to s32.
 #[target_feature(enable = "avx2")]
@@ -404,150 +533,7 @@ fn load8(x: &[u8; 8]) -> __m128i {
 
 #[target_feature(enable = "sse2")]
 #[inline]
-fn load16(x: &[u8; 16]) -> __m128i {
+pub(super) fn load16(x: &[u8; 16]) -> __m128i {
     // SAFETY: `x` is a reference to 16 readable bytes; the load has no alignment demand.
     unsafe { _mm_loadu_si128(x.as_ptr().cast()) }
-}
-
-/// Defines the bytes of one register width.
-macro_rules! bytes {
-    ($name:ident, $doc:literal, $n:literal, $si:ty,
-     [$load:ident, $store:ident, $from_lanes:ident],
-     [$max_u8:ident, $max_i8:ident],
-     [$low8:ident, $high8:ident, $low16:ident, $high16:ident, $low32:ident, $high32:ident]) => {
-        #[doc = $doc]
-        #[derive(Clone, Copy)]
-        pub(crate) struct $name($si);
-
-        impl Bytes for $name {
-            const N: usize = $n;
-
-            #[inline(always)]
-            fn load(x: &[u8]) -> Self {
-                let x = &x[..$n];
-                // SAFETY: the tier's features are enabled (head of this module), and `x` has a register's bytes.
-                Self(unsafe { $load(x.as_ptr().cast()) })
-            }
-
-            #[inline(always)]
-            fn store(self, y: &mut [u8]) {
-                let y = &mut y[..$n];
-                // SAFETY: as above.
-                unsafe { $store(y.as_mut_ptr().cast(), self.0) }
-            }
-
-            #[inline(always)]
-            fn load_lanes(x: &[u8], stride: usize) -> Self {
-                let mut lanes = [[0; 16]; $n / 16];
-                for (i, lane) in lanes.iter_mut().enumerate() {
-                    lane.copy_from_slice(&x[i * stride..][..16]);
-                }
-                // SAFETY: the tier's features are enabled.
-                Self(unsafe { $from_lanes(&lanes) })
-            }
-
-            #[inline(always)]
-            fn max<const S: bool>(self, b: Self) -> Self {
-                // SAFETY: as above.
-                Self(unsafe { if S { $max_i8(self.0, b.0) } else { $max_u8(self.0, b.0) } })
-            }
-
-            #[inline(always)]
-            fn unpack_low<const E: usize>(self, b: Self) -> Self {
-                // SAFETY: as above.
-                Self(unsafe {
-                    match E {
-                        1 => $low8(self.0, b.0),
-                        2 => $low16(self.0, b.0),
-                        _ => $low32(self.0, b.0),
-                    }
-                })
-            }
-
-            #[inline(always)]
-            fn unpack_high<const E: usize>(self, b: Self) -> Self {
-                // SAFETY: as above.
-                Self(unsafe {
-                    match E {
-                        1 => $high8(self.0, b.0),
-                        2 => $high16(self.0, b.0),
-                        _ => $high32(self.0, b.0),
-                    }
-                })
-            }
-        }
-    };
-}
-
-bytes!(
-    Bytes16,
-    "16 bytes, on the AVX2 tier.",
-    16,
-    __m128i,
-    [_mm_loadu_si128, _mm_storeu_si128, from_lanes_sse],
-    [_mm_max_epu8, _mm_max_epi8],
-    [
-        _mm_unpacklo_epi8,
-        _mm_unpackhi_epi8,
-        _mm_unpacklo_epi16,
-        _mm_unpackhi_epi16,
-        _mm_unpacklo_epi32,
-        _mm_unpackhi_epi32
-    ]
-);
-bytes!(
-    Bytes32,
-    "32 bytes of AVX2.",
-    32,
-    __m256i,
-    [_mm256_loadu_si256, _mm256_storeu_si256, from_lanes_avx2],
-    [_mm256_max_epu8, _mm256_max_epi8],
-    [
-        _mm256_unpacklo_epi8,
-        _mm256_unpackhi_epi8,
-        _mm256_unpacklo_epi16,
-        _mm256_unpackhi_epi16,
-        _mm256_unpacklo_epi32,
-        _mm256_unpackhi_epi32
-    ]
-);
-bytes!(
-    Bytes64,
-    "64 bytes of AVX-512.",
-    64,
-    __m512i,
-    [_mm512_loadu_si512, _mm512_storeu_si512, from_lanes_avx512],
-    [_mm512_max_epu8, _mm512_max_epi8],
-    [
-        _mm512_unpacklo_epi8,
-        _mm512_unpackhi_epi8,
-        _mm512_unpacklo_epi16,
-        _mm512_unpackhi_epi16,
-        _mm512_unpacklo_epi32,
-        _mm512_unpackhi_epi32
-    ]
-);
-
-/// The register of some 16-byte lanes.
-#[target_feature(enable = "avx2")]
-#[inline]
-fn from_lanes_sse([a]: &[[u8; 16]; 1]) -> __m128i {
-    load16(a)
-}
-
-/// As [`from_lanes_sse`].
-#[target_feature(enable = "avx2")]
-#[inline]
-fn from_lanes_avx2([a, b]: &[[u8; 16]; 2]) -> __m256i {
-    _mm256_set_m128i(load16(b), load16(a))
-}
-
-/// As [`from_lanes_sse`].
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn from_lanes_avx512([a, b, c, d]: &[[u8; 16]; 4]) -> __m512i {
-    let x = _mm512_castsi128_si512(load16(a));
-    let x = _mm512_inserti32x4::<1>(x, load16(b));
-    let x = _mm512_inserti32x4::<2>(x, load16(c));
-    _mm512_inserti32x4::<3>(x, load16(d))
 }
