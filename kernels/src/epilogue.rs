@@ -436,7 +436,7 @@ impl Quant {
     pub(crate) fn bounds(&self) -> Self {
         let multiplier = Multiplier::HalfEven { m: Vec::new(), fits: true };
         let Self { zero_point, low, high, sign, .. } = *self;
-        Self { multiplier, zero_point, low, high, sign, residual: None }
+        Self { multiplier, zero_point, low, high, sign, residual: None, sum_fits: true }
     }
 }
 
