@@ -1,5 +1,6 @@
 //! The one error of the façade, and what sort of failure it is.
 
+use requant_graph::infer::InferError;
 use requant_graph::{CompileError, GraphError, PassError, RunError};
 use requant_ir::ErrorKind as InputKind;
 use requant_ir::TextError;
@@ -43,8 +44,8 @@ pub enum Error {
     /// An `.rq` file cannot be read or written.
     #[error(transparent)]
     File(#[from] requant_ir::FileError),
-    /// The model is not a valid graph.
-    #[error("the model is not valid")]
+    /// The model is not a valid graph, or not a supported one.
+    #[error("the model cannot be used")]
     Graph(#[from] GraphError),
     /// The model could not be optimized.
     #[error("the model could not be optimized")]
@@ -144,7 +145,10 @@ fn of_graph(error: &GraphError) -> ErrorKind {
         GraphError::NoInput { .. } | GraphError::InputShape { .. } | GraphError::Symbol { .. } => {
             ErrorKind::Usage
         }
-        GraphError::Subgraphs { .. } => ErrorKind::Unsupported,
+        GraphError::Subgraphs { .. }
+        | GraphError::Infer { source: InferError::Unsupported { .. }, .. } => {
+            ErrorKind::Unsupported
+        }
         GraphError::PatchReference { .. }
         | GraphError::PatchType { .. }
         | GraphError::PatchCycle { .. } => ErrorKind::Internal,

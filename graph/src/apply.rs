@@ -4,6 +4,7 @@ use crate::graph::{Edge, Fact, Facts, operand, unique};
 use crate::infer::{self, Inferred};
 use crate::patch::{Applied, Patch, Src};
 use crate::{Graph, GraphError, Node, NodeId, NodeKind, Outlet};
+use indexmap::IndexSet;
 use petgraph::Direction;
 use petgraph::visit::EdgeRef;
 use requant_ir::{Op, TensorType};
@@ -280,7 +281,13 @@ impl Graph {
             .zip(checked.new)
             .map(|(new, outputs)| {
                 let (name, kind) = (new.name.as_str().into(), new.kind.clone());
-                NodeId(self.net.add_node(Node { name, kind, outputs, origin: Vec::new(), pos }))
+                NodeId(self.net.add_node(Node {
+                    name,
+                    kind,
+                    outputs,
+                    origin: IndexSet::new(),
+                    pos,
+                }))
             })
             .collect();
         let resolve = |src: Src| match src {
@@ -309,10 +316,17 @@ impl Graph {
             self.names.nodes.remove(&node.name);
         }
 
+        let mut gone: Vec<IndexSet<Arc<str>>> = removed
+            .into_iter()
+            .filter(|(_, node)| node.op().is_some())
+            .map(|(_, node)| into_origins(node))
+            .collect();
+        let last = patch.replacements.len().saturating_sub(1);
         let mut named = BTreeSet::new();
-        for (&(old, new), name) in patch.replacements.iter().zip(names) {
+        for (i, (&(old, new), name)) in patch.replacements.iter().zip(names).enumerate() {
             let (outlet, is_new) = (resolve(new), matches!(new, Src::New(..)));
-            self.add_origins(outlet.node, is_new, old.node, &removed);
+            let gone = if i == last { std::mem::take(&mut gone) } else { gone.clone() };
+            self.add_origins(outlet.node, is_new, old.node, gone);
             if is_new && named.insert(outlet) && !self.take_over_name(old, outlet, name) {
                 named.remove(&outlet);
             }
@@ -341,25 +355,29 @@ impl Graph {
         }
     }
 
-    /// Notes in `node` which source nodes it stands for now: the removed ones, or where none was
+    /// Notes in `node` which source nodes it stands for now: those of the removed ones, `gone`, or where none was
     /// removed the one whose result it replaces.
-    fn add_origins(&mut self, node: NodeId, is_new: bool, old: NodeId, removed: &[(NodeId, Node)]) {
-        let gone = removed.iter().map(|(_, node)| node).filter(|n| n.op().is_some());
-        let mut origins: Vec<Arc<str>> = gone.flat_map(Node::origins).cloned().collect();
-        if origins.is_empty() {
-            origins.extend(self.get(old).iter().flat_map(|n| n.origins()).cloned());
+    fn add_origins(
+        &mut self,
+        node: NodeId,
+        is_new: bool,
+        old: NodeId,
+        mut gone: Vec<IndexSet<Arc<str>>>,
+    ) {
+        if gone.is_empty() {
+            gone.extend(self.get(old).filter(|n| n.op().is_some()).cloned().map(into_origins));
         }
         let Some(node) = self.net.node_weight_mut(node.0).filter(|n| n.op().is_some()) else {
             return;
         };
         if !is_new && node.origin.is_empty() {
-            node.origin.push(node.name.clone());
+            node.origin.insert(node.name.clone());
         }
-        for origin in origins {
-            if !node.origin.contains(&origin) {
-                node.origin.push(origin);
-            }
-        }
+        gone.insert(0, std::mem::take(&mut node.origin));
+        // The largest is kept and takes in the others, so that chains of any length fold in linear time.
+        let largest = (0..gone.len()).rev().max_by_key(|&i| gone[i].len()).expect("there is one");
+        node.origin = gone.remove(largest);
+        node.origin.extend(gone.into_iter().flatten());
     }
 
     /// Gives the new value `new` the `name` of `old`, which gets another one if it is still there.
@@ -397,4 +415,9 @@ impl Graph {
         }
         self.net[id.0].name = name;
     }
+}
+
+/// Names of the source file's nodes that `node` stands for.
+fn into_origins(node: Node) -> IndexSet<Arc<str>> {
+    if node.origin.is_empty() { IndexSet::from([node.name]) } else { node.origin }
 }

@@ -3,6 +3,7 @@
 use crate::graph::{Edge, Fact, Facts, GraphOutput, merge, operand, unique};
 use crate::infer::{self, Inferred};
 use crate::{Graph, GraphError, Node, NodeId, NodeKind, Outlet};
+use indexmap::IndexSet;
 use requant_ir::{Model, Op, TensorType, Value, ValueId};
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet};
@@ -159,7 +160,7 @@ impl Builder<'_> {
                 Fact { name, ty: what.ty, shape_value: what.shape_value },
                 1,
             ),
-            origin: Vec::new(),
+            origin: IndexSet::new(),
             pos: self.pos,
         };
         self.add(node, &[id])

@@ -7,6 +7,7 @@
 
 use crate::GraphError;
 use crate::infer::{self, Inferred, Operand};
+use indexmap::IndexSet;
 use petgraph::Direction;
 use petgraph::stable_graph::{NodeIndex, StableDiGraph};
 use petgraph::visit::{EdgeRef, IntoEdgeReferences};
@@ -57,7 +58,7 @@ pub struct Node {
     /// What is known of its results.
     pub outputs: SmallVec<[Fact; 1]>,
     /// Names of the source file's nodes it stands for, if other than its own.
-    pub origin: Vec<Arc<str>>,
+    pub origin: IndexSet<Arc<str>>,
     /// Position in the source model; nodes of a patch take that of what they replace.
     pub(crate) pos: u32,
 }
@@ -72,8 +73,9 @@ impl Node {
     }
 
     /// Names of the source file's nodes it stands for, its own name if there is no other.
-    pub fn origins(&self) -> &[Arc<str>] {
-        if self.origin.is_empty() { std::slice::from_ref(&self.name) } else { &self.origin }
+    pub fn origins(&self) -> impl Iterator<Item = &Arc<str>> {
+        let own = self.origin.is_empty().then_some(&self.name);
+        own.into_iter().chain(&self.origin)
     }
 }
 

@@ -88,7 +88,7 @@ proptest! {
     #[test]
     fn evaluation_never_panics(op in testing::op(), operands in operands(), results in 1usize..3) {
         let operands: Vec<Option<&Tensor>> = operands.iter().map(Option::as_ref).collect();
-        let limits = EvalLimits { result_bytes: 1 << 20, work: 1 << 20 };
+        let limits = EvalLimits { result_bytes: 1 << 20, table_bytes: 1 << 20, work: 1 << 20 };
         let Ok(values) = eval_with(&op, &operands, results, &limits) else { return Ok(()) };
         let types: Vec<Option<TensorType>> =
             operands.iter().map(|t| t.map(Tensor::ty)).collect();

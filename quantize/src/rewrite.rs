@@ -3,7 +3,7 @@
 
 use crate::params::{asymmetric, quantize_bias, quantize_weight, weight_scales};
 use crate::select::{Role, Selection};
-use crate::{QuantizeError, QuantizeOptions, Ranges, Report, TensorReport};
+use crate::{MinMax, QuantizeError, QuantizeOptions, Ranges, Report, TensorReport};
 use requant_ir::{DType, ElemType, Graph, Node, Op, Quant, Tensor, TensorType, Value, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -85,7 +85,7 @@ impl Rewriter<'_> {
     }
 
     fn choose_params(&mut self, ranges: &Ranges) -> Result<(), QuantizeError> {
-        let mut observed: BTreeMap<ValueId, crate::MinMax> = BTreeMap::new();
+        let mut observed: BTreeMap<ValueId, MinMax> = BTreeMap::new();
         for (&v, &root) in &self.selection.groups {
             if let Some(range) = ranges.get(self.name(v)) {
                 let group = observed.entry(root).or_insert(range);
@@ -94,7 +94,8 @@ impl Rewriter<'_> {
         }
         for (&v, &root) in &self.selection.groups {
             let range = match (self.selection.fixed.get(&root), observed.get(&root)) {
-                (Some(&(min, max)), _) => crate::MinMax { min, max },
+                (Some(&fixed), Some(&range)) if !within_a_step(range, fixed) => fixed.merge(range),
+                (Some(&fixed), _) => fixed,
                 (None, Some(&range)) => range,
                 (None, None) => {
                     return Err(QuantizeError::NotObserved { tensor: self.name(v).to_owned() });
@@ -268,4 +269,11 @@ impl Rewriter<'_> {
         self.node(&format!("{base}.dequantize"), Op::Dequantize, constant, out);
         out
     }
+}
+
+/// Whether nothing was seen outside `fixed` by more than one step of 8 bits, which an operator of that range rounds away:
+/// if there was, another tensor shares the parameters.
+fn within_a_step(seen: MinMax, fixed: MinMax) -> bool {
+    let step = (fixed.max - fixed.min) / 255.0;
+    seen.min >= fixed.min - step && seen.max <= fixed.max + step
 }

@@ -1,5 +1,6 @@
 //! Which values of a float graph get 8-bit parameters, and which share them.
 
+use crate::MinMax;
 use requant_ir::{BinaryKind, DType, Graph, Node, Op, PoolKind, ReduceKind, UnaryKind, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,7 +32,7 @@ pub(crate) struct Selection {
     /// Values to quantize, each with the representative of its group of tied values.
     pub(crate) groups: BTreeMap<ValueId, ValueId>,
     /// Fixed range of a group, where the operator decides it.
-    pub(crate) fixed: BTreeMap<ValueId, (f32, f32)>,
+    pub(crate) fixed: BTreeMap<ValueId, MinMax>,
     /// Nodes that were left float by name.
     pub(crate) excluded: Vec<String>,
 }
@@ -112,12 +113,13 @@ fn role(graph: &Graph, node: &Node) -> Role {
 }
 
 /// Ranges that the operator itself fixes.
-fn fixed_range(op: &Op) -> Option<(f32, f32)> {
-    match op {
-        Op::Softmax { .. } | Op::Unary(UnaryKind::Sigmoid) => Some((0.0, 255.0 / 256.0)),
-        Op::Unary(UnaryKind::Tanh) => Some((-1.0, 127.0 / 128.0)),
-        _ => None,
-    }
+fn fixed_range(op: &Op) -> Option<MinMax> {
+    let (min, max) = match op {
+        Op::Softmax { .. } | Op::Unary(UnaryKind::Sigmoid) => (0.0, 255.0 / 256.0),
+        Op::Unary(UnaryKind::Tanh) => (-1.0, 127.0 / 128.0),
+        _ => return None,
+    };
+    Some(MinMax { min, max })
 }
 
 /// Chooses the values to quantize. `excluded` names nodes that stay float.
@@ -181,7 +183,7 @@ pub(crate) fn select(graph: &Graph, excluded: &[String]) -> Selection {
             && let Some(range) = fixed_range(&node.op)
             && let Some(root) = node.outputs.first().and_then(|&o| groups.root(o))
         {
-            s.fixed.insert(root, range);
+            s.fixed.entry(root).and_modify(|r| *r = r.merge(range)).or_insert(range);
         }
     }
     s.groups = groups.parent.keys().filter_map(|&v| Some((v, groups.root(v)?))).collect();

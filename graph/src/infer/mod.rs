@@ -94,6 +94,16 @@ pub enum InferError {
         /// What it must be.
         rule: String,
     },
+    /// An operand of a type that the operator may have in its format, but not here.
+    #[error("{op} of {got} is not supported, only of {rule}")]
+    Unsupported {
+        /// The operator.
+        op: &'static str,
+        /// The operand's type.
+        got: String,
+        /// The types that are.
+        rule: String,
+    },
     /// An attribute is out of range or does not fit the operands.
     #[error("{op}: {attribute} is {got}, but must be {rule}")]
     Attribute {
@@ -263,7 +273,18 @@ impl<'a> Cx<'a> {
 
     /// Operand `i`, of plain floats.
     fn float(&self, i: usize) -> Result<Operand<'a>, InferError> {
-        self.plain(i, &[DType::F32, DType::F16, DType::F64])
+        self.plain(i, &[DType::F32, DType::F16, DType::F64]).map_err(|error| match error {
+            // ONNX has integer forms of most.
+            InferError::Operand { op, got, rule, .. } if self.is_plain_integer(i) => {
+                InferError::Unsupported { op, got, rule }
+            }
+            error => error,
+        })
+    }
+
+    fn is_plain_integer(&self, i: usize) -> bool {
+        let plain = |o: Operand<'_>| o.ty.quant().is_none() && o.ty.dtype().quant_range().is_some();
+        self.optional(i).is_some_and(|o| plain(o) || o.ty.dtype() == DType::I64)
     }
 
     /// Operand `i`, with the very element type of operand 0.

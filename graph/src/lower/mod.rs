@@ -151,7 +151,7 @@ impl<'g> Builder<'g> {
                 let site = Site::new(self.graph, id, op);
                 self.program.nodes.push(NodeFate {
                     name: node.name.clone(),
-                    origin: node.origins().to_vec(),
+                    origin: node.origins().cloned().collect(),
                     mnemonic: op.mnemonic(),
                     class: Class::View,
                     reason: None,
@@ -252,8 +252,8 @@ impl<'g> Builder<'g> {
 
     /// The node `id` needs no steps: its results have got places already.
     pub(crate) fn absorb(&mut self, id: NodeId) {
-        let origins = self.graph.node(id).origins();
-        self.fate().origin.extend(origins.iter().cloned());
+        let origins: Vec<_> = self.graph.node(id).origins().cloned().collect();
+        self.fate().origin.extend(origins);
         self.absorbed.insert(id);
     }
 

@@ -119,13 +119,15 @@ pub enum EvalError {
 pub struct EvalLimits {
     /// Bytes of one result.
     pub result_bytes: u64,
+    /// Bytes of a table beside it.
+    pub table_bytes: u64,
     /// Multiplications, or elements read, of one operator.
     pub work: u64,
 }
 
 impl Default for EvalLimits {
     fn default() -> Self {
-        EvalLimits { result_bytes: 1 << 30, work: 1 << 38 }
+        EvalLimits { result_bytes: 1 << 30, table_bytes: 1 << 26, work: 1 << 38 }
     }
 }
 

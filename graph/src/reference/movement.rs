@@ -56,7 +56,8 @@ pub(super) fn eval(cx: &Cx<'_>, op: &Op, ty: &TensorType) -> Result<Tensor, Eval
             .collect(),
         Op::Pad { mode } => {
             let maps = pad(cx, *mode, x, &dims, &strides)?;
-            let fill = pad_value(cx, x)?;
+            // Other modes repeat elements, whatever their zero points.
+            let fill = if *mode == PadMode::Constant { pad_value(cx, x)? } else { [0; 8] };
             return mapped(x, ty, dims, &maps, &fill);
         }
         _ => return Err(EvalError::Unresolved { op: cx.op }),

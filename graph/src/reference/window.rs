@@ -87,7 +87,7 @@ fn check_work(
     let kernel = windows.iter().map(|w| w.kernel);
     let taps = kernel.clone().try_fold(1u64, |n, k| n.checked_mul(k as u64));
     let bytes = taps.and_then(|n| n.checked_mul(size_of::<Option<usize>>() as u64));
-    cx.limit("the size of the window's table in bytes", bytes, cx.limits.result_bytes)?;
+    cx.limit("the size of the window's table in bytes", bytes, cx.limits.table_bytes)?;
     let factors: Vec<usize> = results.iter().chain(channels).copied().chain(kernel).collect();
     cx.work(&factors)
 }

@@ -27,6 +27,7 @@ mod rewrite;
 
 use crate::Graph;
 use crate::pass::{Exactness, Pass, PassCx, PassError, PassInfo};
+use indexmap::IndexSet;
 use rewrite::Rewritten;
 
 const NAME: &str = "layout";
@@ -52,7 +53,8 @@ impl Pass for Layout {
             for (index, origin) in origins {
                 if let Some(node) = applied.nodes[index] {
                     let node = &mut graph.net[node.0];
-                    node.origin = if origin == [node.name.clone()] { Vec::new() } else { origin };
+                    let same = origin.len() == 1 && origin.contains(&node.name);
+                    node.origin = if same { IndexSet::new() } else { origin };
                 }
             }
         }

@@ -7,6 +7,7 @@ use super::choose::{Region, base, orientation, other, reads_shape};
 use crate::pass::Exactness;
 use crate::patch::{Patch, Src};
 use crate::{Graph, NodeId, Outlet};
+use indexmap::IndexSet;
 use requant_ir::{Dim, Layout, Op};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 /// A patch of many nodes, and which source nodes each of its operators stands for.
 pub(super) struct Rewritten {
     pub(super) patch: Patch,
-    pub(super) origins: Vec<(usize, Vec<Arc<str>>)>,
+    pub(super) origins: Vec<(usize, IndexSet<Arc<str>>)>,
 }
 
 /// The patch, if anything changes.
@@ -42,7 +43,7 @@ struct Rewrite<'a> {
     graph: &'a Graph,
     region: &'a Region,
     patch: Patch,
-    origins: Vec<(usize, Vec<Arc<str>>)>,
+    origins: Vec<(usize, IndexSet<Arc<str>>)>,
     /// Results of members that changed sides.
     made: BTreeMap<Outlet, Src>,
     converted: BTreeMap<(Outlet, bool), Src>,
@@ -92,7 +93,8 @@ impl Rewrite<'_> {
         if let Src::New(index, _) = new {
             let node = self.graph.node(node);
             let same_name = node.origin.is_empty() && node.op().is_some();
-            let origin = if same_name { vec![node.name.clone()] } else { node.origin.clone() };
+            let origin =
+                if same_name { IndexSet::from([node.name.clone()]) } else { node.origin.clone() };
             self.origins.push((index, origin));
         }
     }

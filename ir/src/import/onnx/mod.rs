@@ -412,7 +412,8 @@ fn input_type(ty: Option<&TypeProto>, limits: &Limits) -> Result<TensorType, Fai
         // Older exporters write an extent that is given at run time as 0 or −1.
         None | Some(DimValue::DimValue(0 | -1)) => Ok(Dim::Unknown),
         Some(DimValue::DimValue(n)) => tensor::extent(*n, limits).map(Dim::Fixed),
-        Some(DimValue::DimParam(name)) if name.is_empty() => Ok(Dim::Unknown),
+        // Exporters write "?" where nothing is known: two of them need not be equal.
+        Some(DimValue::DimParam(name)) if matches!(name.as_str(), "" | "?") => Ok(Dim::Unknown),
         Some(DimValue::DimParam(name)) if name.len() > limits.name_bytes => {
             Err(Failure::Import(ImportError::Limit {
                 what: "bytes of a name".into(),
