@@ -368,6 +368,28 @@ fn what_has_no_kernel_runs_in_the_interpreter_and_says_why() {
 }
 
 #[test]
+fn windows_larger_than_the_result_fall_back_too() {
+    let text = "graph g(%x: f32[1, 2, 7, 7], %w: f32[1, 2, 7, 7]) -> (%y, %c) {
+      %h = cast(%x) {to = f16}
+      %y = max_pool(%h) {kernel = [7, 7], strides = [1, 1]}
+      %c = conv(%x, %w) {strides = [1, 1]}
+    }";
+    let inputs = [("x", f32s(&[1, 2, 7, 7], 3)), ("w", f32s(&[1, 2, 7, 7], 4))];
+    agrees(text, Level::O2, &inputs);
+}
+
+#[test]
+fn reflection_needs_no_padding_value() {
+    let text = "graph g(%x: f32[1, 2, 3, 4]) -> (%r, %e) {
+      const %pads: s64[8] = [0, 0, 1, 2, 0, 0, 0, 1]
+      %q = quantize(%x) {out = u8<axis=1, s=[0.1, 0.2], z=[3, 7]>}
+      %r = pad(%q, %pads) {mode = reflect}
+      %e = pad(%q, %pads) {mode = edge}
+    }";
+    agrees(text, Level::O2, &[("x", f32s(&[1, 2, 3, 4], 5))]);
+}
+
+#[test]
 fn a_clip_behind_a_convolution_is_one_step() {
     let text = format!(
         "graph g(%x: f32[1, 3, 6, 6]) -> (%y) {{

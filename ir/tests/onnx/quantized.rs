@@ -435,6 +435,18 @@ fn qgemm() {
 }
 
 #[test]
+fn qgemm_with_computed_weights() {
+    let g = quantized(&[3, 3])
+        .input("w", F, &[3, 3])
+        .constant("b", &[3], &[1i32, 2, 3])
+        .node("QuantizeLinear", &["w", "s", "z"], &["qw"], vec![])
+        .node("com.microsoft.QGemm", &["q", "s", "z", "qw", "s", "z", "b"], &["o"], vec![])
+        .output("o")
+        .ok();
+    assert_eq!(g.lines()[2..], ["o/1 = qmatmul(q, qw, b)", "o = dequantize(o/1)"]);
+}
+
+#[test]
 fn qgemm_with_a_float_result() {
     let g = gemm(&["b"], vec![float("alpha", 2.0)]).ok();
     assert_eq!(g.lines()[1..], ["o/1 = qmatmul(q, w, b)", "o = dequantize(o/1)"]);

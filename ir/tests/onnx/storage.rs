@@ -157,7 +157,8 @@ fn inputs() {
     let param = Dimension { value: Some(Value::DimParam("batch".into())) };
     let none = Dimension { value: None };
     let empty = Dimension { value: Some(Value::DimParam(String::new())) };
-    dims.shape.as_mut().unwrap().dim.extend([param, none, empty]);
+    let question = Dimension { value: Some(Value::DimParam("?".into())) };
+    dims.shape.as_mut().unwrap().dim.extend([param, none, empty, question]);
     let g = net.ok();
     // An input with a default is a constant.
     let names: Vec<_> = g.0.inputs.iter().map(|&i| g.value(i).name.as_str()).collect();
@@ -165,7 +166,10 @@ fn inputs() {
     let x = g.named("x").ty.clone().unwrap();
     let u = Dim::Unknown;
     let batch = Dim::Symbol("batch".into());
-    assert_eq!(x.dims.unwrap(), [u.clone(), u.clone(), Dim::Fixed(3), batch, u.clone(), u]);
+    assert_eq!(
+        x.dims.unwrap(),
+        [u.clone(), u.clone(), Dim::Fixed(3), batch, u.clone(), u.clone(), u]
+    );
     assert_eq!(g.named("u").ty.as_ref().unwrap().dims, None);
     assert!(g.named("w").data.is_some());
     // Types of results are inference's.
