@@ -377,7 +377,7 @@ fn interface(graph: &Graph) -> Vec<(Arc<str>, ElemType)> {
 pub(crate) fn sweep(
     graph: &mut Graph,
     cx: &mut PassCx<'_>,
-    rule: impl Fn(&Graph, NodeId, &mut PassCx<'_>) -> Option<Patch>,
+    mut rule: impl FnMut(&Graph, NodeId, &mut PassCx<'_>) -> Option<Patch>,
 ) -> Result<(), PassError> {
     loop {
         let mut changed = false;

@@ -15,6 +15,8 @@ use crate::pass::{Exactness, Pass, PassCx, PassError, PassInfo, sweep};
 use crate::patch::Patch;
 use crate::{Graph, NodeId};
 use requant_ir::{BinaryKind, Op, QOut, Residual};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 const NAME: &str = "fuse_residual";
 
@@ -31,11 +33,16 @@ impl Pass for FuseResidual {
     }
 
     fn run(&self, graph: &mut Graph, cx: &mut PassCx<'_>) -> Result<(), PassError> {
-        sweep(graph, cx, rule)
+        let names = graph.topo().into_iter().map(|n| graph.node(n).name.clone());
+        let mut ranks: Ranks = names.zip(0..).collect();
+        sweep(graph, cx, |graph, node, cx| rule(graph, node, cx, &mut ranks))
     }
 }
 
-fn rule(graph: &Graph, node: NodeId, cx: &mut PassCx<'_>) -> Option<Patch> {
+/// Places in one topological order by node name, so that it is not made anew for each addition.
+type Ranks = HashMap<Arc<str>, usize>;
+
+fn rule(graph: &Graph, node: NodeId, cx: &mut PassCx<'_>, ranks: &mut Ranks) -> Option<Patch> {
     let Op::QBinary { kind: BinaryKind::Add, flipped: false, out } = op(graph, node)? else {
         return None;
     };
@@ -46,15 +53,20 @@ fn rule(graph: &Graph, node: NodeId, cx: &mut PassCx<'_>) -> Option<Patch> {
     let mut candidates: Vec<usize> = (0..2).filter(is_conv).collect();
     if let ([_, _], [Some(a), Some(b)]) = (&candidates[..], &graph.operands(node)[..]) {
         // The one computed last: when it runs, the other summand is there.
-        let later = graph.topo().into_iter().rfind(|&n| n == a.node || n == b.node);
-        if later == Some(b.node) {
+        if ranks.get(&graph.node(a.node).name) < ranks.get(&graph.node(b.node).name) {
             candidates.reverse();
         }
     }
     let mut reasons = Vec::new();
     for index in candidates {
         match fuse(graph, node, index, out) {
-            Ok(patch) => return Some(patch),
+            Ok(patch) => {
+                // The convolution moves to the place of the addition.
+                let rank = ranks.get(&graph.node(node).name).copied();
+                let conv = operand(graph, node, index)?.node;
+                ranks.extend(rank.map(|rank| (graph.node(conv).name.clone(), rank)));
+                return Some(patch);
+            }
             Err(reason) => reasons.push(reason),
         }
     }
