@@ -143,7 +143,7 @@ impl Format {
     fn of_bytes(head: &[u8]) -> Self {
         match head {
             [0x89, b'r', b'e', b'q', b'u', b'a', b'n', b't', ..] => Format::Rq,
-            b"requant 1" => Format::Text,
+            _ if head.starts_with(b"requant ") => Format::Text,
             [0x08 | 0x12 | 0x1a | 0x22 | 0x28 | 0x32 | 0x3a | 0x42 | 0x72, ..] => Format::Onnx,
             _ => Format::Unknown,
         }

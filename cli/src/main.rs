@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 /// int8 inference for CPUs: quantize a float model and run it, with the same bits on every CPU
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true, propagate_version = true)]
+#[command(name = "requant", version, arg_required_else_help = true, propagate_version = true)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,

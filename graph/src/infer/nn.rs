@@ -3,8 +3,8 @@
 use super::dims::merge_dim;
 use super::{Cx, InferError, window};
 use requant_ir::{
-    BinaryKind, ConvAttrs, DType, Dim, ElemType, Layout, Op, PoolAttrs, PoolKind, ReduceKind,
-    TensorType, UnaryKind,
+    BinaryKind, ConvAttrs, DType, Dim, ElemType, Layout, Op, Padding, PoolAttrs, PoolKind,
+    ReduceKind, TensorType, UnaryKind,
 };
 
 const NUMBERS: [DType; 9] = [
@@ -223,15 +223,28 @@ pub(super) fn convolution(cx: &Cx<'_>, conv: &ConvAttrs) -> Result<Option<Vec<Di
         if let (Some(input), Some(kernel)) = (input, kernel) {
             let steps = (&conv.strides[..], &conv.dilations[..]);
             let window = window(i, spatial, input, kernel, steps, &conv.padding, false);
-            dims[first + i] = Dim::Fixed(window.ok_or_else(|| geometry(cx, conv))?.output);
+            dims[first + i] = Dim::Fixed(
+                window
+                    .ok_or_else(|| geometry(cx, &conv.strides, &conv.dilations, &conv.padding))?
+                    .output,
+            );
         }
     }
     Ok(Some(dims))
 }
 
-fn geometry(cx: &Cx<'_>, attributes: &dyn std::fmt::Debug) -> InferError {
-    let rule = "one stride, dilation and pair of pads for each spatial axis, with a window that fits into the padded input";
-    cx.attribute("geometry", attributes, rule)
+fn geometry(cx: &Cx<'_>, strides: &[usize], dilations: &[usize], padding: &Padding) -> InferError {
+    let pads = match padding {
+        Padding::Explicit(pads) => format!("pads {pads:?}"),
+        Padding::SameUpper => "padding to the same size, more at the end".to_owned(),
+        Padding::SameLower => "padding to the same size, more at the beginning".to_owned(),
+    };
+    InferError::Attribute {
+        op: cx.op,
+        attribute: "geometry",
+        got: format!("strides {strides:?}, dilations {dilations:?}, {pads}"),
+        rule: "one stride, dilation and pair of pads for each spatial axis, with a window that fits into the padded input".into(),
+    }
 }
 
 /// The result shape of a pool of operand 0.
@@ -239,7 +252,7 @@ pub(super) fn pooled(cx: &Cx<'_>, pool: &PoolAttrs) -> Result<Option<Vec<Dim>>, 
     let spatial = pool.kernel.len();
     let rank = spatial + 2;
     if spatial == 0 {
-        return Err(geometry(cx, pool));
+        return Err(geometry(cx, &pool.strides, &pool.dilations, &pool.padding));
     }
     let x = cx.rank(0, rank)?;
     let (first, channel) = axes(pool.layout, rank);
@@ -256,11 +269,13 @@ pub(super) fn pooled(cx: &Cx<'_>, pool: &PoolAttrs) -> Result<Option<Vec<Dim>>, 
             |n| window(i, spatial, n, pool.kernel[i], steps, &pool.padding, pool.ceil_mode);
         match input {
             Some(n) => {
-                let window = window(n).ok_or_else(|| geometry(cx, pool))?;
+                let window = window(n)
+                    .ok_or_else(|| geometry(cx, &pool.strides, &pool.dilations, &pool.padding))?;
                 dims[first + i] = Dim::Fixed(window.output);
             }
             None => {
-                window(1 << 31).ok_or_else(|| geometry(cx, pool))?;
+                window(1 << 31)
+                    .ok_or_else(|| geometry(cx, &pool.strides, &pool.dilations, &pool.padding))?;
             }
         }
     }

@@ -176,12 +176,15 @@ fn links_and_special_files() {
     let model = dir.path().join("model");
     symlink(dir.path().join("outside.bin"), model.join("link.bin")).unwrap();
     symlink("w.bin", model.join("inside.bin")).unwrap();
+    std::fs::hard_link(dir.path().join("outside.bin"), model.join("hard.bin")).unwrap();
     symlink(dir.path(), model.join("up")).unwrap();
     symlink("sub", model.join("sub_link")).unwrap();
     let status = std::process::Command::new("mkfifo").arg(model.join("fifo")).status().unwrap();
     assert!(status.success());
     let _socket = UnixListener::bind(model.join("socket")).unwrap();
-    for location in ["link.bin", "inside.bin", "up/outside.bin", "sub_link/w.bin", "sub", "fifo"] {
+    for location in
+        ["link.bin", "inside.bin", "hard.bin", "up/outside.bin", "sub_link/w.bin", "sub", "fifo"]
+    {
         let e = refused(&dir, &[("location", location), ("offset", "8")]);
         assert!(matches!(e, ExternalError::Location { .. }), "{location}: {e:?}");
     }

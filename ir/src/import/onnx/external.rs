@@ -175,6 +175,8 @@ impl From<io::Error> for OpenError {
 }
 
 const LINK: &str = "a symbolic link is on the way; put a copy of the file there instead";
+#[cfg(unix)]
+const HARD_LINK: &str = "the file has several names (hard links); put a copy of it there instead";
 const NOT_REGULAR: &str = "it is not a regular file";
 
 #[cfg(unix)]
@@ -198,8 +200,13 @@ fn open_inside(folder: &Path, path: &Path) -> Result<File, OpenError> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NOCTTY | kind;
         at = openat(&at, component.as_os_str(), flags, Mode::empty()).map_err(name)?.into();
     }
-    if !at.metadata()?.is_file() {
+    let metadata = at.metadata()?;
+    if !metadata.is_file() {
         return Err(OpenError::Refused(NOT_REGULAR));
+    }
+    // A hard link can name a file of another folder.
+    if std::os::unix::fs::MetadataExt::nlink(&metadata) > 1 {
+        return Err(OpenError::Refused(HARD_LINK));
     }
     Ok(at)
 }
