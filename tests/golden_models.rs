@@ -9,14 +9,11 @@
 mod common;
 
 use common::{CNN, Case, EFFNET_LITE0, Form, Golden, MOBILENET_V2, chain, difference, top1};
-use requant::{CompileOptions, Level, Model, PipelineOptions, Tensor};
+use requant::{CompileOptions, Model, PipelineOptions, Tensor};
 use requant_graph::{Exactness, testing::check_equivalent};
 
-fn run(case: Case, model: &Model, level: Level, golden: &Golden) -> Vec<Tensor> {
-    let options = CompileOptions {
-        passes: PipelineOptions { level, ..Default::default() },
-        ..Default::default()
-    };
+fn run(case: Case, model: &Model, golden: &Golden) -> Vec<Tensor> {
+    let options = CompileOptions::default();
     let compiled =
         model.compile(&options).unwrap_or_else(|e| panic!("{}: {}", case.name, chain(&e)));
     let names: Vec<String> = model.inputs().map(|(n, _)| n.to_owned()).collect();
@@ -31,21 +28,21 @@ fn check(case: Case) {
     let Some((model, golden)) = case.load() else { return };
     for (i, golden) in golden.iter().enumerate() {
         let label = format!("{} case {i}", case.name);
-        let outputs = run(case, &model, Level::O2, golden);
+        let outputs = run(case, &model, golden);
         assert_eq!(outputs.len(), golden.outputs.len(), "{label}");
         for (got, want) in outputs.iter().zip(&golden.outputs) {
             let (worst, scale) = difference(got, want);
             eprintln!("{label}: off by {worst} of {scale}");
             assert_eq!(top1(got), top1(want), "{label}: another class wins");
             if case.form == Form::Float {
-                assert!(worst <= 1e-4 * scale.max(1.0), "{label}: off by {worst} of {scale}");
+                assert!(worst <= 1e-4 * scale, "{label}: off by {worst} of {scale}");
             }
         }
         if case.form == Form::Qdq && (i == 0 || case.family == "cnn") {
             each_fusion_is_one_step(&label, &model, golden);
         }
         if case.form == Form::QOperator {
-            for (got, want) in run(case, &model, Level::O1, golden).iter().zip(&golden.outputs) {
+            for (got, want) in outputs.iter().zip(&golden.outputs) {
                 let bits = |t: &Tensor| t.bytes().clone();
                 assert_eq!(bits(got), bits(want), "{label}: off by {:?}", difference(got, want));
             }
