@@ -379,14 +379,21 @@ fn windows_larger_than_the_result_fall_back_too() {
 }
 
 #[test]
-fn reflection_needs_no_padding_value() {
-    let text = "graph g(%x: f32[1, 2, 3, 4]) -> (%r, %e) {
-      const %pads: s64[8] = [0, 0, 1, 2, 0, 0, 0, 1]
-      %q = quantize(%x) {out = u8<axis=1, s=[0.1, 0.2], z=[3, 7]>}
-      %r = pad(%q, %pads) {mode = reflect}
-      %e = pad(%q, %pads) {mode = edge}
-    }";
-    agrees(text, Level::O2, &[("x", f32s(&[1, 2, 3, 4], 5))]);
+fn movement_of_values_quantized_per_axis() {
+    // Whichever signedness the machine prefers, one of them is the other.
+    for elem in ["u8<axis=1, s=[0.1, 0.2], z=[3, 7]>", "s8<axis=1, s=[0.1, 0.2], z=[-3, 7]>"] {
+        let text = format!(
+            "graph g(%x: f32[1, 2, 3, 4]) -> (%r, %e, %t, %d) {{
+              const %pads: s64[8] = [0, 0, 1, 2, 0, 0, 0, 1]
+              %q = quantize(%x) {{out = {elem}}}
+              %r = pad(%q, %pads) {{mode = reflect}}
+              %e = pad(%q, %pads) {{mode = edge}}
+              %t = transpose(%q) {{perm = [0, 2, 3, 1]}}
+              %d = dequantize(%t)
+            }}"
+        );
+        agrees(&text, Level::O2, &[("x", f32s(&[1, 2, 3, 4], 5))]);
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Changes the storage of all 8-bit activations from signed to unsigned or back.
 //!
-//! Match: every quantized value of the other signedness but constant weights.
+//! Match: every value of the other signedness that is quantized per tensor, but constant weights.
 //! Rewrite: its bytes XOR 0x80, its zero point moved by 128, and with it result types, clamps, tables,
 //! constants and the biases that have a zero point folded in (`Σ x·(w − z_w)` changes by
 //! `128·Σ(w − z_w)`). Additions and multiplications note that they are flipped: their roundings depend on the
@@ -116,14 +116,19 @@ impl Flipper {
         self.graph.value(id)?.data.as_ref()
     }
 
-    /// True for quantized values of the type that goes away.
+    /// True for the type that goes away. Activations that are quantized per axis are only moved, and no table could
+    /// flip them at the border.
+    fn goes(&self, elem: &ElemType) -> bool {
+        elem.dtype == self.from && elem.as_per_tensor().is_some()
+    }
+
     fn flips(&self, id: ValueId) -> bool {
-        self.ty(id).is_some_and(|ty| ty.dtype() == self.from && ty.quant().is_some())
+        self.ty(id).is_some_and(|ty| self.goes(&ty.elem))
     }
 
     fn elem(&self, elem: &ElemType) -> ElemType {
         match &elem.quant {
-            Some(quant) if elem.dtype == self.from => {
+            Some(quant) if self.goes(elem) => {
                 ElemType { dtype: self.to, quant: Some(shifted(quant, self.by)) }
             }
             _ => elem.clone(),
@@ -131,7 +136,7 @@ impl Flipper {
     }
 
     fn clamp(&self, clamp: Option<IntClamp>, elem: &ElemType) -> Option<IntClamp> {
-        let by = if elem.dtype == self.from && elem.quant.is_some() { self.by } else { 0 };
+        let by = if self.goes(elem) { self.by } else { 0 };
         clamp.map(|c| IntClamp { min: c.min.saturating_add(by), max: c.max.saturating_add(by) })
     }
 
@@ -202,7 +207,11 @@ impl Flipper {
                 *table = Arc::new(std::array::from_fn(|i| old[i ^ into] ^ onto));
                 *out = self.elem(out);
             }
-            op if op.is_data_movement() => {}
+            op if op.is_data_movement() => {
+                if node.outputs.iter().any(|&y| self.flips(y) != x_flips) {
+                    return None;
+                }
+            }
             _ => return None,
         }
         Some(op)
