@@ -236,9 +236,19 @@ impl Net {
         let high = numbers.iter().fold(0.0f32, |m, v| m.max(*v)).min(1e6);
         let scale = ((high - low) / 255.0).max(1e-4);
         let zero = ((-low / scale).round_ties_even() as i32).clamp(0, 255);
-        let out = match self.random.below(4) {
-            0 => ElemType::per_tensor(DType::I8, low.abs().max(high).max(0.01) / 127.0, 0),
-            1 => ElemType::per_tensor(DType::I8, scale, zero - 128),
+        let channels = tensor.dims().get(1).copied().unwrap_or(0);
+        let out = match self.random.below(8) {
+            0 | 1 => ElemType::per_tensor(DType::I8, low.abs().max(high).max(0.01) / 127.0, 0),
+            2 | 3 => ElemType::per_tensor(DType::I8, scale, zero - 128),
+            // Rare in models, but valid.
+            4 if channels > 0 => {
+                let (dtype, by) = [(DType::U8, 0), (DType::I8, 128)][self.random.below(2)];
+                let scales: Vec<f32> =
+                    (0..channels).map(|i| scale * (1.0 + 0.1 * i as f32)).collect();
+                let zeros: Vec<i32> =
+                    (0..channels).map(|i| (zero + i as i32).min(255) - by).collect();
+                ElemType { dtype, quant: Some(requant_ir::Quant::per_axis(1, scales, zeros)) }
+            }
             _ => ElemType::per_tensor(DType::U8, scale, zero),
         };
         let quantized = self.node(Op::Quantize { out, clamp: None }, &[value]);
