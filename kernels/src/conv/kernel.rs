@@ -319,17 +319,17 @@ unsafe fn tile<D: Dot, const MR: usize, const NV: usize>(
     unsafe {
         let mut acc = start::<D, MR, NV>(epilogue, col);
         let mut weights = b;
-        for &segment in segments {
+        // One loop for both: in a second one LLVM would find other registers for the accumulators, and too few.
+        for i in 0..segments.len() + shared.len() {
+            let (at, groups) = match segments.get(i) {
+                Some(&segment) => (segment, groups),
+                None => (shared[i - segments.len()], 1),
+            };
             for g in 0..groups {
-                let row = |r: usize| pixels[r].wrapping_add(segment + g * D::KR);
+                let row = |r: usize| pixels[r].wrapping_add(at + g * D::KR);
                 group::<D, MR, NV>(&mut acc, row, Strided { first: weights, stride: panel });
                 weights = weights.add(NR * D::KR);
             }
-        }
-        for &at in shared {
-            let row = |r: usize| pixels[r].wrapping_add(at);
-            group::<D, MR, NV>(&mut acc, row, Strided { first: weights, stride: panel });
-            weights = weights.add(NR * D::KR);
         }
         let row_sum = |r: usize| {
             let value = |a: &D::A| match D::STAGED_AS {
