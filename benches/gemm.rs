@@ -24,8 +24,8 @@ use requant_kernels::{
     par::{Parallel, RayonPool, Serial},
 };
 
-/// (M, N, K): transformers, ResNet-50, single rows, and the 1×1 convolutions of EfficientNet-Lite0 and MobileNetV2.
-const SHAPES: [(usize, usize, usize); 23] = [
+/// (M, N, K): transformers, ResNet-50, single rows, deep products of few results, and the 1×1 convolutions of EfficientNet-Lite0 and MobileNetV2.
+const SHAPES: [(usize, usize, usize); 25] = [
     (16, 1024, 1024),
     (32, 1024, 1024),
     (128, 768, 768),
@@ -38,6 +38,8 @@ const SHAPES: [(usize, usize, usize); 23] = [
     (2048, 2048, 2048),
     (1, 1024, 1024),
     (1, 4096, 4096),
+    (8, 64, 9216),
+    (12, 64, 4608),
     (12544, 16, 32),
     (12544, 96, 16),
     (3136, 24, 96),

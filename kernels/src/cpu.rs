@@ -201,7 +201,8 @@ impl Cpu {
         }
     }
 
-    const fn of(isa: Isa) -> Self {
+    /// For an ISA that was found supported.
+    pub(crate) const fn of(isa: Isa) -> Self {
         Self {
             isa,
             #[cfg(any(test, feature = "testing"))]

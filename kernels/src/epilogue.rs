@@ -378,6 +378,11 @@ impl Epilogue {
         Ok(Self { bias, w_zero, kind, n })
     }
 
+    /// The sums alone, of `n` columns, without a bias.
+    pub(crate) fn sums(n: usize) -> Self {
+        Self { bias: vec![0; n.next_multiple_of(NR)], w_zero: None, kind: Kind::I32, n }
+    }
+
     /// For sums of `k` products of a byte with a weight of at most 9 bits, which allow multipliers of 1 and more. Biases
     /// near 2³¹ come with tiny ones: channels that are always zero are quantized so.
     pub(crate) fn of_products(mut self, k: usize) -> Self {

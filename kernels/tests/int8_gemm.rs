@@ -131,6 +131,20 @@ proptest! {
 }
 
 proptest! {
+    #![proptest_config(config(12))]
+
+    /// So few rows and columns that threads share K.
+    #[test]
+    fn threads_share_the_depth_of_a_product(problem in problems(4usize..9, 33usize..49, 4096usize..4400)) {
+        for cpu in cpus() {
+            for par in pools().into_iter().skip(1) {
+                problem.check(cpu, &*par);
+            }
+        }
+    }
+}
+
+proptest! {
     #![proptest_config(config(24))]
 
     #[test]

@@ -65,6 +65,8 @@ pub(crate) struct Core<'a> {
     pub(crate) a_sign: Sign,
     /// `Σ_k b` of each column, as packed.
     pub(crate) sums: &'a [i32],
+    /// The first value of K that is multiplied, a multiple of KR, and how many are: all, but in parts of K.
+    pub(crate) depth: (usize, usize),
 }
 
 /// Rows of A as tiles read them, and their sums.
@@ -78,12 +80,22 @@ struct TileRows {
     ring: Option<Ring>,
 }
 
-impl Core<'_> {
+impl<'a> Core<'a> {
+    /// The same product of a part of K, with an epilogue for its sums.
+    pub(crate) fn of_part(self, (start, len): (usize, usize), epilogue: &'a Epilogue) -> Self {
+        assert!(start.is_multiple_of(ALIGN) && start + len <= self.layout.k);
+        Self { epilogue, depth: (start, len), ..self }
+    }
+
+    fn is_whole(&self) -> bool {
+        self.depth == (0, self.layout.k)
+    }
+
     /// Computes `rows` rows of the panels `panels`. `to` points at row 0 of the first of these panels; `state` is that
     /// of this worker.
     ///
     /// # Safety
-    /// - `a` has `rows` rows of `layout.k` readable bytes, `lda` apart.
+    /// - `a` has `rows` rows of `layout.k` readable bytes, `lda` apart, of which those of `depth` are read.
     /// - The output of these rows and columns is aligned for its element type and exclusive; with a residual, so
     ///   many rows and columns of it are readable.
     /// - The target features of `set` are supported.
@@ -97,7 +109,7 @@ impl Core<'_> {
         to: TileOut,
     ) {
         // SAFETY: same contract.
-        let done = self.set.tiles_unit.map_or(0, |unit| unsafe {
+        let done = self.set.tiles_unit.filter(|_| self.is_whole()).map_or(0, |unit| unsafe {
             unit.block(self, state, (a, lda), rows, panels.clone(), to)
         });
         if done < rows {
@@ -121,13 +133,13 @@ impl Core<'_> {
         panels: Range<usize>,
         to: TileOut,
     ) {
-        let Self { set, layout, packed, epilogue, a_sign, .. } = *self;
+        let Self { set, layout, packed, epilogue, a_sign, depth: (start, k), .. } = *self;
         assert!(
             panels.end <= layout.panels()
                 && packed.len() >= layout.bytes()
                 && epilogue.n() == layout.n
         );
-        let k = layout.k;
+        let a = a.wrapping_add(start);
         let in_place = set.in_place == Some(a_sign) && k.is_multiple_of(set.kr);
         let stage = set.stage.as_ref().filter(|_| !in_place);
         let sums = epilogue.w_zero.is_some();
@@ -210,10 +222,13 @@ impl Core<'_> {
         (first, p, width, spans): (usize, usize, usize, usize),
         to: TileOut,
     ) -> Block<'_> {
-        let Self { layout, packed, epilogue, a_sign, .. } = *self;
+        let Self { layout, packed, epilogue, a_sign, depth: (start, _), .. } = *self;
         let (col, panel) = (p * NR, layout.panel_bytes());
         let next = (p + width) * panel..((p + width * (spans + 1)) * panel).min(layout.bytes());
-        let fetch = layout.bytes() > FETCH_B_BYTES && rows >= FETCH_ROWS && !next.is_empty();
+        let fetch = layout.bytes() > FETCH_B_BYTES
+            && rows >= FETCH_ROWS
+            && !next.is_empty()
+            && self.is_whole();
         Block {
             a: a.a,
             lda: a.lda,
@@ -221,7 +236,7 @@ impl Core<'_> {
             a_sign,
             staged: a.staged,
             row_sums: a.row_sums,
-            b: packed[p * panel..].as_ptr(),
+            b: packed[p * panel + start * NR..].as_ptr(),
             panel,
             spans,
             ahead: if fetch { &packed[next] } else { &[] },

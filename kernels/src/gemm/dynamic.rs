@@ -166,8 +166,10 @@ impl DynamicGemm {
         let mask = if self.b_sign == Sign::U8 { 0x80 } else { 0 };
         layout.pack_matrix(packed, b, transposed, |v| (v ^ mask) as i8);
         let mut sums = vec![0; layout.n];
+        let depth = (0, layout.k);
+        let (ones, ones_sign) = (&self.sums, self.ones_sign);
         let core =
-            Core { set, layout, packed, epilogue: &self.sums, a_sign: self.ones_sign, sums: &[] };
+            Core { set, layout, packed, epilogue: ones, a_sign: ones_sign, sums: &[], depth };
         run_checked(&core, &Serial, 1, (&self.ones, 0), None, (as_bytes_mut(&mut sums), 0));
 
         // Σ (a − z_a)(b − z_b) = Σ a'(b − z_b) − (z_a + offset)·Σ (b − z_b), where a' = a + offset is what kernels
@@ -180,7 +182,7 @@ impl DynamicGemm {
             *bias = bias.wrapping_sub(zero_term).wrapping_sub(offset.wrapping_mul(sum));
         }
         run_checked(
-            &Core { set, layout, packed, epilogue: &epilogue, a_sign, sums: &sums },
+            &Core { set, layout, packed, epilogue: &epilogue, a_sign, sums: &sums, depth },
             par,
             m,
             a,

@@ -25,6 +25,7 @@ pub(crate) mod pack;
 mod row_sums;
 mod scalar;
 mod scratch;
+mod split_k;
 mod whole_rows;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86_avx2;
@@ -44,7 +45,11 @@ use std::{fmt, sync::Arc};
 pub(crate) use self::driver::Core;
 pub use self::dynamic::DynamicGemm;
 use self::{
-    amx::TileState, driver::Split, kernel::KernelSet, pack::AlignedBytes, pack::PanelLayout,
+    amx::TileState,
+    driver::Split,
+    kernel::KernelSet,
+    pack::{AlignedBytes, PanelLayout},
+    split_k::KSplit,
 };
 use crate::{
     Cpu, KernelError,
@@ -203,7 +208,8 @@ impl PackedB {
 
     pub(crate) fn core<'a>(&'a self, epilogue: &'a Epilogue) -> Core<'a> {
         let Self { set, layout, ref data, a_sign, ref sums, .. } = *self;
-        Core { set, layout, packed: data.as_slice(), epilogue, a_sign, sums }
+        let depth = (0, layout.k);
+        Core { set, layout, packed: data.as_slice(), epilogue, a_sign, sums, depth }
     }
 }
 
@@ -243,7 +249,11 @@ pub(crate) fn run_checked(
     }
     let element = core.epilogue.element_bytes();
     let ldc = ldc * element;
-    let split = Split::new(m, &core.layout, par.threads().max(1), core.set.grain(m, core.layout.k));
+    let (threads, grain) = (par.threads().max(1), core.set.grain(m, core.layout.k));
+    let split = Split::new(m, &core.layout, threads, grain);
+    if let Some(parts) = KSplit::new(core, m, &split, threads) {
+        return parts.run(core, par, &split, (a, lda), residual, (out, ldc));
+    }
     let out = DisjointMut::new(out);
     for_each_with_state(par, split.tasks(), &|_| TileState::Idle, &|state, task| {
         let (rows, panels) = split.task(task);

@@ -186,13 +186,14 @@ unsafe fn run<T: Tiles, S: Signs>(
     operands: Operands,
     finish: FinishPart,
 ) {
-    let Core { set, layout, packed, epilogue, a_sign, sums } = *core;
+    let Core { set, layout, packed, epilogue, a_sign, sums, depth } = *core;
     let Operands { a, lda, rows, panels, to } = operands;
     assert!(
         panels.end <= layout.panels()
             && packed.len() >= layout.bytes() + SLACK
             && epilogue.n() == layout.n
             && sums.len() == layout.n
+            && depth == (0, layout.k)
             && a_sign == S::A
     );
     let k = KParts::new(layout.k);

@@ -212,6 +212,7 @@ fn check_gemm<S: Signs>(
         epilogue: &epilogue,
         a_sign: S::A,
         sums: &vec![0; n],
+        depth: (0, k),
     };
     let mut y = vec![0x5a5a_5a5ai32; rows * (n + 3)];
     let to = TileOut {
