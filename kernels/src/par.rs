@@ -113,6 +113,13 @@ pub(crate) fn for_each_with_state<S>(
     state: &(dyn Fn(usize) -> S + Sync),
     f: &(dyn Fn(&mut S, usize) + Sync),
 ) {
+    if tasks <= 1 {
+        // No counters, which cost as much as a small product.
+        if tasks == 1 {
+            f(&mut state(0), 0);
+        }
+        return;
+    }
     let workers = par.threads().clamp(1, tasks.max(1));
     let (next_worker, next_task) = (AtomicUsize::new(0), AtomicUsize::new(0));
     par.for_each(workers, &|_| {

@@ -34,6 +34,9 @@ impl KSplit {
     /// Parts for the threads that `split` leaves without a task, if that pays.
     pub(super) fn new(core: &Core<'_>, m: usize, split: &Split, threads: usize) -> Option<Self> {
         let (k, n) = (core.layout.k, core.layout.n);
+        if threads < 2 * split.tasks() {
+            return None;
+        }
         let on_tiles = core.set.tiles_unit.is_some() && super::amx::grain(m, k).is_some();
         if on_tiles || m.checked_mul(n).is_none_or(|results| results > MAX_RESULTS) {
             return None;

@@ -63,6 +63,10 @@ impl<D: Dot> Refill<D::Acc> for Next<D> {
     }
 }
 
+/// Weights that stay in L2 from one run to the next.
+#[cfg(target_arch = "x86_64")]
+const L2_BYTES: usize = 1024 * 1024;
+
 /// Of a staged row as much is staged at a time, between products.
 const PIECE: usize = 64;
 
@@ -234,7 +238,7 @@ pub(crate) unsafe fn run_widening<D: Dot, const MR: usize>(block: &Block<'_>, to
 }
 
 /// Computes a block of few rows, for which weights are read but once: MR rows at a time, with U sets of accumulators
-/// over alternating groups of K, so that dot products need not wait for each other.
+/// over alternating groups of K, so that dot products need not wait for each other. A single row reads panel after panel.
 ///
 /// # Safety
 /// As [`run_whole`].
@@ -243,7 +247,6 @@ pub(crate) unsafe fn run_widening<D: Dot, const MR: usize>(block: &Block<'_>, to
 pub(crate) unsafe fn run_thin<D: Dot, const MR: usize, const NV: usize, const U: usize>(
     block: &Block<'_>,
 ) {
-    const ZEROS: &[i32; NR] = &[0; NR];
     let Block { lda, k, panel, rows, cols, epilogue, .. } = *block;
     for tile in 0..block.spans * (rows / MR) {
         let (row, span) = (tile / block.spans * MR, tile % block.spans);
@@ -262,30 +265,69 @@ pub(crate) unsafe fn run_thin<D: Dot, const MR: usize, const NV: usize, const U:
             let first = first.cast::<D::A>();
             let (a, groups) = (Strided { first, stride: ld / size_of::<D::A>() }, k / D::KR);
             let b = Strided { first: block.b.add(span * NV * panel), stride: panel };
-            let mut acc = [[[D::start(ZEROS.as_ptr()); NV]; MR]; U];
-            acc[0] = start::<D, MR, NV>(epilogue, col);
-            let unrolled = groups / U * U;
-            for g in (0..unrolled).step_by(U) {
-                for_each_row!(u < U {
-                    let (a, b) = (a.skip((g + u) * D::KR), b.skip((g + u) * NR * D::KR));
-                    group::<D, MR, NV>(&mut acc[u], |r| a.at(r, 0), b);
+            let mut sum = start::<D, MR, NV>(epilogue, col);
+            if MR == 1 && block.spans * NV * panel <= L2_BYTES {
+                // One stream of weights: of several, the cores that we measured read L2 slower, and L3 faster.
+                unrolled!(v in [0 1 2 3] {
+                    if v < NV {
+                        let b = Strided { first: b.at(v, 0), stride: 0 };
+                        let [[of_panel]] = thin_sums::<D, 1, 1, U>(a, b, groups);
+                        sum[0][v] = D::add(sum[0][v], of_panel);
+                    }
+                });
+            } else {
+                let products = if MR == 1 {
+                    thin_sums::<D, MR, NV, 2>(a, b, groups)
+                } else {
+                    thin_sums::<D, MR, NV, U>(a, b, groups)
+                };
+                for_each_row!(r < MR {
+                    for (sum, of_row) in sum[r].iter_mut().zip(products[r]) {
+                        *sum = D::add(*sum, of_row);
+                    }
                 });
             }
-            for g in unrolled..groups {
-                let (a, b) = (a.skip(g * D::KR), b.skip(g * NR * D::KR));
-                group::<D, MR, NV>(&mut acc[0], |r| a.at(r, 0), b);
-            }
-            let mut sum = acc[0];
-            for_each_row!(r < MR {
-                for (v, sum) in sum[r].iter_mut().enumerate() {
-                    for acc in &acc[1..] {
-                        *sum = D::add(*sum, acc[r][v]);
-                    }
-                }
-            });
             let row_sum = |r: usize| *block.row_sums.add(row + r);
             let to = block.to.at_row(row).at_column(span * NV * NR, epilogue.element_bytes());
             finish::<D, MR, NV>(&mut sum, epilogue, (col, cols), to, row_sum, &Keep);
         }
+    }
+}
+
+/// The products of `groups` groups of K, with U sets of accumulators over alternating groups.
+///
+/// # Safety
+/// The groups are readable; the target features of `D` are supported.
+#[inline(always)]
+#[cfg(target_arch = "x86_64")]
+unsafe fn thin_sums<D: Dot, const MR: usize, const NV: usize, const U: usize>(
+    a: Strided<D::A>,
+    b: Strided<i8>,
+    groups: usize,
+) -> [[D::Acc; NV]; MR] {
+    const ZEROS: &[i32; NR] = &[0; NR];
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut acc = [[[D::start(ZEROS.as_ptr()); NV]; MR]; U];
+        let unrolled = groups / U * U;
+        for g in (0..unrolled).step_by(U) {
+            for_each_row!(u < U {
+                let (a, b) = (a.skip((g + u) * D::KR), b.skip((g + u) * NR * D::KR));
+                group::<D, MR, NV>(&mut acc[u], |r| a.at(r, 0), b);
+            });
+        }
+        for g in unrolled..groups {
+            let (a, b) = (a.skip(g * D::KR), b.skip(g * NR * D::KR));
+            group::<D, MR, NV>(&mut acc[0], |r| a.at(r, 0), b);
+        }
+        let mut sum = acc[0];
+        for_each_row!(r < MR {
+            for (v, sum) in sum[r].iter_mut().enumerate() {
+                for acc in &acc[1..] {
+                    *sum = D::add(*sum, acc[r][v]);
+                }
+            }
+        });
+        sum
     }
 }

@@ -72,7 +72,7 @@ kernel_set!(
     staged #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
     Avx512Vnni, Avx512Vnni,
     [16 x 1, 8 x 1, 4 x 1 x 2, 2 x 1 x 4, 1 x 1 x 8],
-    [12 x 2, 8 x 2, 4 x 2, 2 x 2 x 2, 1 x 2 x 4],
-    [8 x 3, 4 x 3, 2 x 3, 1 x 3 x 2],
-    [6 x 4, 4 x 4, 2 x 4, 1 x 4 x 2]
+    [12 x 2, 8 x 2, 4 x 2, 2 x 2 x 2, 1 x 2 x 8],
+    [8 x 3, 4 x 3, 2 x 3, 1 x 3 x 8],
+    [6 x 4, 4 x 4, 2 x 4, 1 x 4 x 8]
 );
