@@ -26,7 +26,7 @@ const STAGE_BYTES: usize = 384 * 1024;
 const SMALL_STAGE_BYTES: usize = 24 * 1024;
 
 /// The same where panels are widened, which is to be done for many rows.
-const WIDE_STAGE_BYTES: usize = 768 * 1024;
+const WIDE_STAGE_BYTES: usize = 1024 * 1024;
 
 /// A B of no more bytes stays in L2, at least: all of its panels go over few rows before the next rows come.
 const SMALL_B_BYTES: usize = 128 * 1024;
@@ -163,7 +163,9 @@ impl<'a> Core<'a> {
             None if small => SMALL_STAGE_BYTES / ld.max(1) / ROW_STEP * ROW_STEP,
             None => STAGE_BYTES / ld.max(1) / ROW_STEP * ROW_STEP,
         };
-        let chunk = fits.max(ROW_STEP).min(rows);
+        // Even chunks: panels are widened, or come from L2, once for each.
+        let chunk = rows.div_ceil(rows.div_ceil(fits.max(ROW_STEP)).max(1));
+        let chunk = chunk.next_multiple_of(ROW_STEP).min(rows);
         let staged_rows = if ring { 2 * MAX_MR } else { chunk };
         let staged_bytes = stage.map_or(0, |_| staged_rows * ld);
         let sums_bytes = if sums { (chunk * size_of::<i32>()).next_multiple_of(ALIGN) } else { 0 };
