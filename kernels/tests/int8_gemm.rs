@@ -8,7 +8,7 @@ use std::sync::Arc;
 use int8_common::*;
 use proptest::prelude::*;
 use requant_kernels::{
-    Cpu, KernelError,
+    Cpu, Isa, KernelError,
     epilogue::{OutSlice, Output, Requantize, Sign},
     gemm::{DynamicGemm, Gemm, PackedB},
     par::Serial,
@@ -130,8 +130,31 @@ proptest! {
     }
 }
 
+/// Weights larger than caches, and K longer than what is widened or staged at a time.
+fn large(problem: &Problem, cpu: Cpu, par: &dyn requant_kernels::par::Parallel) -> Vec<u32> {
+    let Problem { m, n, k, ref a, lda, ref b, transposed, ref w_zero, sign, ref bias, .. } =
+        *problem;
+    let packed = PackedB::pack(cpu, b, k, n, transposed, w_zero.as_deref(), sign).unwrap();
+    let gemm = Gemm::new(Arc::new(packed), bias, &problem.output).unwrap();
+    let residual = adds_residual(&problem.output).then_some((&*problem.residual, problem.ldr));
+    let len = m * problem.ldc;
+    let y =
+        with_output(&problem.output, len, |y| gemm.run(par, m, a, lda, residual, y, problem.ldc));
+    (0..len).map(|i| bits(&y, i)).collect()
+}
+
 proptest! {
     #![proptest_config(config(12))]
+
+    #[test]
+    fn large_products_are_those_of_the_portable_kernels(problem in problems(1usize..150, 100usize..700, 1000usize..2600)) {
+        let scalar = large(&problem, Cpu::with_isa(Isa::Scalar).unwrap(), &Serial);
+        for cpu in cpus() {
+            prop_assert!(large(&problem, cpu, &Serial) == scalar, "{}", cpu.isa());
+            let two = pools().swap_remove(1);
+            prop_assert!(large(&problem, cpu, &*two) == scalar, "{} on two threads", cpu.isa());
+        }
+    }
 
     /// So few rows and columns that threads share K.
     #[test]

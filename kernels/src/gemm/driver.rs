@@ -16,6 +16,9 @@ use crate::{
 /// Rows are cut at multiples of this, which every MR but the smallest tails divides.
 const ROW_STEP: usize = 12;
 
+/// Panels are cut at multiples of this, the most of a tile.
+const PANELS: usize = 4;
+
 /// Bytes of A that a task goes over once per panel: they should stay in L2 beside a panel.
 const A_BLOCK_BYTES: usize = 512 * 1024;
 
@@ -444,12 +447,18 @@ impl Split {
         let in_cache = (a_bytes / k / step * step).max(step);
         let macs = m.saturating_mul(layout.n).saturating_mul(k);
         let most = if threads == 1 { 1 } else { (macs / task_macs).clamp(1, 4 * threads) };
-        let shapes =
-            (1..=most).flat_map(|across| (1..=most / across).map(move |down| (down, across)));
+        // Of the ways to cut rows, those that leave no thread idle in the last of so many rounds, and the whole.
+        let widths = most.min(all_panels.div_ceil(PANELS)).max(1);
+        let shapes = (1..=widths).flat_map(|across| {
+            let rounds =
+                [1, threads / across, 2 * threads / across, 3 * threads / across, most / across];
+            rounds.map(|down| (down.clamp(1, most / across), across))
+        });
         let (_, rows, panels) = shapes
             .map(|(down, across)| {
                 let rows = m.div_ceil(down).next_multiple_of(step).min(in_cache).min(m).max(1);
-                let panels = all_panels.div_ceil(across).next_multiple_of(4).min(all_panels).max(1);
+                let panels =
+                    all_panels.div_ceil(across).next_multiple_of(PANELS).min(all_panels).max(1);
                 // How long the last thread takes: tasks are equal but for the last rows, which matters unless every
                 // thread gets the same number of tasks of each rows.
                 let (down, across) = (m.div_ceil(rows), all_panels.div_ceil(panels));

@@ -11,7 +11,7 @@ use crate::{
     Cpu, KernelError,
     epilogue::{Epilogue, OutSlice, Output, Sign, as_bytes_mut},
     error::{check_at_least, checked_product, checked_span},
-    par::{DisjointMut, Parallel, Serial, WorkerScratch, for_each_with_worker, for_macs},
+    par::{DisjointMut, Parallel, Serial, WorkerScratch, for_each_with_state, for_macs},
 };
 
 /// `C[M, N] = epilogue(bias[n] + Σ_k (A[m, k] − a_zero) · (B[k, n] − b_zero))` with B not known before the run.
@@ -135,13 +135,18 @@ impl DynamicGemm {
             if starts.len() >= threads { (par, &Serial) } else { (&Serial, par) };
         let len = out.len();
         let out = DisjointMut::new(out);
-        for_each_with_worker(across, starts.len(), &|worker, i| {
+        let state = |worker| Worker {
+            // SAFETY: states are made once for each worker.
+            packed: unsafe { scratch.get(worker) },
+            sums: vec![0; n],
+            epilogue: self.epilogue.clone(),
+        };
+        for_each_with_state(across, starts.len(), &state, &|worker, i| {
             let (a_start, b_start) = starts[i];
-            // SAFETY: a worker does one product at a time; products write different rows.
-            let (scratch, out) =
-                unsafe { (scratch.get(worker), out.slice(i * each..((i + 1) * each).min(len))) };
+            // SAFETY: products write different rows.
+            let out = unsafe { out.slice(i * each..((i + 1) * each).min(len)) };
             let b = (&b[b_start..], ldb);
-            self.product(within, m, (&a[a_start..], lda), b, transposed, (out, ldc), scratch);
+            self.product(within, m, (&a[a_start..], lda), b, transposed, (out, ldc), worker);
         });
         Ok(())
     }
@@ -156,38 +161,41 @@ impl DynamicGemm {
         b: (&[u8], usize),
         transposed: bool,
         out: (&mut [u8], usize),
-        scratch: &mut [u8],
+        worker: &mut Worker<'_>,
     ) {
         let Self { set, layout, a_sign, .. } = *self;
+        let Worker { packed, sums, epilogue } = worker;
         // SAFETY: any byte is a valid i8 and the other way round; same size and alignment.
-        let (_, scratch, _) = unsafe { scratch.align_to_mut::<i8>() };
-        let misaligned = scratch.as_ptr().align_offset(ALIGN);
-        let packed = &mut scratch[misaligned..];
+        let (_, packed, _) = unsafe { packed.align_to_mut::<i8>() };
+        let misaligned = packed.as_ptr().align_offset(ALIGN);
+        let packed = &mut packed[misaligned..];
         let mask = if self.b_sign == Sign::U8 { 0x80 } else { 0 };
         layout.pack_matrix(packed, b, transposed, |v| (v ^ mask) as i8);
-        let mut sums = vec![0; layout.n];
         let depth = (0, layout.k);
         let (ones, ones_sign) = (&self.sums, self.ones_sign);
         let core =
             Core { set, layout, packed, epilogue: ones, a_sign: ones_sign, sums: &[], depth };
-        run_checked(&core, &Serial, 1, (&self.ones, 0), None, (as_bytes_mut(&mut sums), 0));
+        run_checked(&core, &Serial, 1, (&self.ones, 0), None, (as_bytes_mut(sums), 0));
 
         // Σ (a − z_a)(b − z_b) = Σ a'(b − z_b) − (z_a + offset)·Σ (b − z_b), where a' = a + offset is what kernels
         // multiply; their term of z_b needs the row sums of a, and that of the offset is undone here.
         let offset = set.offset(a_sign);
         let zeros = (layout.k as i32).wrapping_mul(self.b_zero);
-        let mut epilogue = self.epilogue.clone();
-        for (bias, &sum) in epilogue.bias.iter_mut().zip(&sums) {
+        for ((bias, own), &sum) in epilogue.bias.iter_mut().zip(&self.epilogue.bias).zip(&*sums) {
             let zero_term = self.a_zero.wrapping_mul(sum.wrapping_sub(zeros));
-            *bias = bias.wrapping_sub(zero_term).wrapping_sub(offset.wrapping_mul(sum));
+            *bias = own.wrapping_sub(zero_term).wrapping_sub(offset.wrapping_mul(sum));
         }
-        run_checked(
-            &Core { set, layout, packed, epilogue: &epilogue, a_sign, sums: &sums, depth },
-            par,
-            m,
-            a,
-            None,
-            out,
-        );
+        let core = Core { epilogue, a_sign, sums, ..core };
+        run_checked(&core, par, m, a, None, out);
     }
+}
+
+/// What a worker keeps from one product to the next.
+struct Worker<'a> {
+    /// Room for B.
+    packed: &'a mut [u8],
+    /// `Σ_k b` of each column.
+    sums: Vec<i32>,
+    /// With the terms of zero points in the bias.
+    epilogue: Epilogue,
 }

@@ -63,23 +63,29 @@ impl KSplit {
         let ld = n.next_multiple_of(NR);
         let mut sums = vec![0i32; parts * m * ld];
         let as_sums = Epilogue::sums(n);
-        let bytes = DisjointMut::new(as_bytes_mut(&mut sums));
-        for_each_with_state(par, parts * split.tasks(), &|_| TileState::Idle, &|state, task| {
-            let (part, (rows, panels)) = (task % parts, split.task(task / parts));
-            let start = part * depth;
-            let core = core.of_part((start, depth.min(k - start)), &as_sums);
-            let cols = 4 * panels.start * NR..4 * (panels.end * NR).min(n);
-            let at = part * m + rows.start..part * m + rows.end;
-            let a = a.as_ptr().wrapping_add(rows.start * lda);
-            // SAFETY: each part has rows of its own for its sums, of which the split's tasks are disjoint parts; A spans
-            // all rows (checked before); the weights were packed for an ISA that a `Cpu` proved; i32 are aligned.
-            unsafe {
-                let out = bytes.rect(at, cols, 4 * ld);
-                let to = TileOut { out, ldc: 4 * ld, residual: std::ptr::null(), ldr: 0 };
-                core.block(state, a, lda, rows.len(), panels, to);
-            }
-        });
-        drop(bytes);
+        {
+            let products = DisjointMut::new(as_bytes_mut(&mut sums));
+            for_each_with_state(
+                par,
+                parts * split.tasks(),
+                &|_| TileState::Idle,
+                &|state, task| {
+                    let (part, (rows, panels)) = (task % parts, split.task(task / parts));
+                    let start = part * depth;
+                    let core = core.of_part((start, depth.min(k - start)), &as_sums);
+                    let cols = 4 * panels.start * NR..4 * (panels.end * NR).min(n);
+                    let at = part * m + rows.start..part * m + rows.end;
+                    let a = a.as_ptr().wrapping_add(rows.start * lda);
+                    // SAFETY: each part has rows of its own for its sums, of which the split's tasks are disjoint parts; A spans
+                    // all rows (checked before); the weights were packed for an ISA that a `Cpu` proved; i32 are aligned.
+                    unsafe {
+                        let out = products.rect(at, cols, 4 * ld);
+                        let to = TileOut { out, ldc: 4 * ld, residual: std::ptr::null(), ldr: 0 };
+                        core.block(state, a, lda, rows.len(), panels, to);
+                    }
+                },
+            );
+        }
         let mut row_sums = vec![0; if core.epilogue.w_zero.is_some() { m } else { 0 }];
         if !row_sums.is_empty() {
             let rows = Rows { a: a.as_ptr(), lda, k, count: m, sign: core.a_sign };
