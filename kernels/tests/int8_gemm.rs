@@ -380,6 +380,23 @@ fn the_longest_sum_of_extremes_is_exact() {
 }
 
 #[test]
+fn distances_of_rows_that_nothing_follows_do_not_matter() {
+    for cpu in cpus() {
+        let packed = Arc::new(PackedB::pack(cpu, &[1; 12], 4, 3, false, None, Sign::U8).unwrap());
+        let gemm = Gemm::new(packed, &[0; 3], &Output::I32).unwrap();
+        let (mut y, most) = ([0; 3], usize::MAX);
+        gemm.run(&Serial, 1, &[1; 4], most, None, OutSlice::I32(&mut y), most).unwrap();
+        assert_eq!(y, [4; 3]);
+
+        let empty = Arc::new(PackedB::pack(cpu, &[], 0, 3, false, None, Sign::U8).unwrap());
+        let gemm = Gemm::new(empty, &[7; 3], &Output::I32).unwrap();
+        let mut y = [0; 90];
+        gemm.run(&Serial, 30, &[], most, None, OutSlice::I32(&mut y), 3).unwrap();
+        assert_eq!(y, [7; 90]);
+    }
+}
+
+#[test]
 fn short_or_mistyped_operands_are_refused() {
     let packed =
         Arc::new(PackedB::pack(Cpu::detect(), &[1; 12], 4, 3, false, None, Sign::U8).unwrap());

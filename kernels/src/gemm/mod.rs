@@ -241,9 +241,14 @@ pub(crate) fn run_checked(
     if m == 0 || n == 0 {
         return;
     }
+    // The distance of a single row, or of empty ones, to the next may be any number.
+    let k = core.layout.k;
+    let lda = if m == 1 || k == 0 { k } else { lda };
+    let ldc = if m == 1 { n } else { ldc };
+    let residual = residual.map(|(r, ldr)| (r, if m == 1 { n } else { ldr }));
     let element = core.epilogue.element_bytes();
     let ldc = ldc * element;
-    let split = Split::new(m, &core.layout, par.threads().max(1), core.set.grain(m, core.layout.k));
+    let split = Split::new(m, &core.layout, par.threads().max(1), core.set.grain(m, k));
     let out = DisjointMut::new(out);
     for_each_with_state(par, split.tasks(), &|_| TileState::Idle, &|state, task| {
         let (rows, panels) = split.task(task);
