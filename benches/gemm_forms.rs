@@ -252,6 +252,12 @@ mod bounds {
                 let seconds = best_seconds(|| unsafe { x86::dpwssd(ROUNDS) });
                 (24 * 32 * 2 * ROUNDS) as f64 / seconds / 1e9
             }
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => {
+                // SAFETY: as above.
+                let seconds = best_seconds(|| unsafe { x86::dpwssd256(ROUNDS) });
+                (12 * 16 * 2 * ROUNDS) as f64 / seconds / 1e9
+            }
             _ => peak_gops(cpu),
         }
     }
@@ -354,6 +360,14 @@ mod bounds {
             24,
             _mm512_setzero_si512,
             "vpdpwssd {0}, {1}, {2}"
+        );
+        chains!(
+            dpwssd256,
+            "avx2,avxvnni",
+            ymm_reg,
+            12,
+            _mm256_setzero_si256,
+            "{{vex}} vpdpwssd {0}, {1}, {2}"
         );
         chains!(fma512, "avx512f", zmm_reg, 24, _mm512_setzero_ps, "vfmadd231ps {0}, {1}, {2}");
         chains!(fma256, "avx2,fma", ymm_reg, 12, _mm256_setzero_ps, "vfmadd231ps {0}, {1}, {2}");
