@@ -109,16 +109,30 @@ const RESNET50: [Layer; 22] = [
     times(2, dense(7, 512, 512, 3, 1)),
 ];
 
-/// First layers; pointwise ones of EfficientNet-Lite0; shapes of Inception-v3, of PP-OCR, of a speech model and of
-/// ResNeXt-50; transposed convolutions of PP-OCR and of decoders.
-const OTHERS: [Layer; 30] = [
+/// First layers; pointwise ones of EfficientNet-Lite0, PP-OCR and Inception-v3; other shapes of Inception-v3, of PP-OCR,
+/// of a speech model and of ResNeXt-50; transposed convolutions of PP-OCR and of decoders.
+const OTHERS: [Layer; 44] = [
     dense(224, 3, 64, 7, 2),
     dense(224, 3, 32, 3, 2),
     valid(299, 3, 32, 3, 2),
+    Layer { image: [48, 320], ..dense(1, 3, 16, 3, 2) },
     dense(112, 32, 16, 1, 1),
     dense(112, 16, 96, 1, 1),
     dense(56, 24, 144, 1, 1),
     dense(28, 40, 240, 1, 1),
+    dense(160, 48, 48, 1, 1),
+    dense(80, 96, 96, 1, 1),
+    dense(40, 192, 192, 1, 1),
+    dense(20, 384, 384, 1, 1),
+    dense(1, 240, 60, 1, 1),
+    Layer { image: [12, 80], ..dense(1, 240, 240, 1, 1) },
+    Layer { image: [6, 80], ..dense(1, 480, 480, 1, 1) },
+    dense(73, 64, 80, 1, 1),
+    dense(35, 192, 64, 1, 1),
+    dense(17, 768, 192, 1, 1),
+    dense(8, 2048, 320, 1, 1),
+    dense(147, 32, 64, 3, 1),
+    valid(73, 80, 192, 3, 1),
     valid(149, 32, 32, 3, 1),
     rect(35, 48, 64, [5, 5]),
     rect(17, 128, 128, [1, 7]),
