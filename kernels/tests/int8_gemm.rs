@@ -150,6 +150,18 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(config(6))]
+
+    /// Weights beyond what all rows go over at once, and K beyond what is widened at once.
+    #[test]
+    fn large_weights_take_rows_and_k_in_parts(problem in problems(12usize..60, 250usize..300, 900usize..1300)) {
+        for cpu in cpus() {
+            problem.check(cpu, &Serial);
+        }
+    }
+}
+
 /// All 65,536 products of a u8 or s8 activation and an s8 weight.
 #[test]
 fn every_single_product_is_exact() {
