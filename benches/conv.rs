@@ -2,7 +2,8 @@
 //! against the peak of the ISA's dot product instruction in the same process.
 //!
 //! The table printed first gives the share of the peak, which Winograd exceeds because operations are those of the
-//! definition, and what a second thread gains; criterion then tracks the layers one by one.
+//! definition, what a second thread gains, and how many times as long the layer takes in f32; criterion then tracks the
+//! layers one by one.
 #![allow(missing_docs, reason = "criterion's macros define public functions")]
 #![allow(
     clippy::unwrap_used,
@@ -24,6 +25,7 @@ use requant_kernels::{
         ConvTransposeWeights, PackedConv, PackedConvTranspose,
     },
     epilogue::{OutSlice, Sign},
+    float::{Activation, ConvF32},
     par::{Parallel, RayonPool, Serial},
 };
 
@@ -267,6 +269,17 @@ impl Layer {
         move || conv.run(par, &x, None, OutSlice::Quant8(&mut y), &mut scratch).unwrap()
     }
 
+    /// The same in f32, which has no transposed convolution.
+    fn conv_f32(&self, cpu: Cpu) -> Option<impl FnMut() + use<>> {
+        let geometry = (!self.transposed).then(|| self.geometry())?;
+        let shape = geometry.spec().weights();
+        let len = shape.out_c * shape.in_c_per_group * self.kernel[0] * self.kernel[1];
+        let conv = ConvF32::new(cpu, geometry, &vec![0.5; len], &[], Activation::NONE).unwrap();
+        let (x, mut y) = (vec![0.25; geometry.input_len()], vec![0.0; geometry.output_len()]);
+        let mut scratch = vec![0.0; conv.scratch_len(1)];
+        Some(move || conv.run(&Serial, &x, &mut y, &mut scratch).unwrap())
+    }
+
     /// The layer by each algorithm that it has, the fastest first.
     fn by_each_algorithm(&self, cpu: Cpu) -> Vec<Self> {
         let direct = Self { algorithm: Algorithm::Direct, ..*self };
@@ -306,8 +319,10 @@ fn table(cpu: Cpu, two: &dyn Parallel) {
             let gops = layer.ops() as f64 / seconds / 1e9;
             let (name, us, share) = (layer.name(), seconds * 1e6, gops / peak * 100.0);
             let scaling = seconds / on_two;
+            let float = layer.conv_f32(cpu).map(|run| best_seconds(run) / seconds);
+            let float = float.map_or(String::new(), |times| format!("   f32 {times:.1}x"));
             println!(
-                "  {name:<32} {us:>9.1} us  {gops:>7.1} GOP/s  {share:>5.1} %   2 threads {scaling:.2}x"
+                "  {name:<32} {us:>9.1} us  {gops:>7.1} GOP/s  {share:>5.1} %   2 threads {scaling:.2}x{float}"
             );
             best = best.max(gops / peak);
         }

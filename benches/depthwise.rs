@@ -2,7 +2,8 @@
 //! those of PP-OCR, against half the peak of the ISA's dot product instruction in the same process: the peak in
 //! multiply-adds.
 //!
-//! The table printed first gives the share of the peak and what a second thread gains; criterion then tracks the layers one by one.
+//! The table printed first gives the share of the peak, what a second thread gains, and how many times as long the layer
+//! takes in f32; criterion then tracks the layers one by one.
 #![allow(missing_docs, reason = "criterion's macros define public functions")]
 #![allow(
     clippy::unwrap_used,
@@ -21,6 +22,7 @@ use requant_kernels::{
     Cpu,
     conv::{Conv, ConvGeometry, ConvSpec, PackedConv},
     epilogue::{OutSlice, Sign},
+    float::{Activation, ConvF32},
     par::{Parallel, RayonPool, Serial},
 };
 
@@ -135,6 +137,15 @@ impl Layer {
             conv.run(par, x, None, OutSlice::Quant8(y), &mut scratch).unwrap()
         }
     }
+
+    fn conv_f32(&self, cpu: Cpu) -> impl FnMut() + use<> {
+        let geometry = self.geometry();
+        let weights = vec![0.5; self.out_c() * self.kernel * self.kernel];
+        let conv = ConvF32::new(cpu, geometry, &weights, &[], Activation::NONE).unwrap();
+        let (x, mut y) = (vec![0.25; geometry.input_len()], vec![0.0; geometry.output_len()]);
+        let mut scratch = vec![0.0; conv.scratch_len(1)];
+        move || conv.run(&Serial, &x, &mut y, &mut scratch).unwrap()
+    }
 }
 
 /// Prints the layers that the command line asks for, as criterion will take it: all, or those that hold its argument.
@@ -149,8 +160,9 @@ fn table(cpu: Cpu, two: &dyn Parallel) {
         let rate = layer.macs() as f64 / seconds / 1e9;
         let (name, us, share) = (layer.name(), seconds * 1e6, rate / peak * 100.0);
         let scaling = seconds / on_two;
+        let float = best_seconds(layer.conv_f32(cpu)) / seconds;
         println!(
-            "  {name:<24} {us:>9.1} us  {rate:>7.1} GMAC/s  {share:>4.0} %   2 threads {scaling:.2}x"
+            "  {name:<24} {us:>9.1} us  {rate:>7.1} GMAC/s  {share:>4.0} %   2 threads {scaling:.2}x   f32 {float:.1}x"
         );
     }
 }
