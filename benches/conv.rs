@@ -2,7 +2,8 @@
 //! against the peak of the ISA's dot product instruction in the same process.
 //!
 //! The table printed first gives the share of the peak, which Winograd exceeds because operations are those of the
-//! definition, and what a second thread gains; criterion then tracks the layers one by one.
+//! definition, what a second thread gains, and how many times as long the layer takes in f32; criterion then tracks the
+//! layers one by one.
 #![allow(missing_docs, reason = "criterion's macros define public functions")]
 #![allow(
     clippy::unwrap_used,
@@ -24,6 +25,7 @@ use requant_kernels::{
         ConvTransposeWeights, PackedConv, PackedConvTranspose,
     },
     epilogue::{OutSlice, Sign},
+    float::{Activation, ConvF32},
     par::{Parallel, RayonPool, Serial},
 };
 
@@ -109,16 +111,30 @@ const RESNET50: [Layer; 22] = [
     times(2, dense(7, 512, 512, 3, 1)),
 ];
 
-/// First layers; pointwise ones of EfficientNet-Lite0; shapes of Inception-v3, of PP-OCR, of a speech model and of
-/// ResNeXt-50; transposed convolutions of PP-OCR and of decoders.
-const OTHERS: [Layer; 30] = [
+/// First layers; pointwise ones of EfficientNet-Lite0, PP-OCR and Inception-v3; other shapes of Inception-v3, of PP-OCR,
+/// of a speech model and of ResNeXt-50; transposed convolutions of PP-OCR and of decoders.
+const OTHERS: [Layer; 44] = [
     dense(224, 3, 64, 7, 2),
     dense(224, 3, 32, 3, 2),
     valid(299, 3, 32, 3, 2),
+    Layer { image: [48, 320], ..dense(1, 3, 16, 3, 2) },
     dense(112, 32, 16, 1, 1),
     dense(112, 16, 96, 1, 1),
     dense(56, 24, 144, 1, 1),
     dense(28, 40, 240, 1, 1),
+    dense(160, 48, 48, 1, 1),
+    dense(80, 96, 96, 1, 1),
+    dense(40, 192, 192, 1, 1),
+    dense(20, 384, 384, 1, 1),
+    dense(1, 240, 60, 1, 1),
+    Layer { image: [12, 80], ..dense(1, 240, 240, 1, 1) },
+    Layer { image: [6, 80], ..dense(1, 480, 480, 1, 1) },
+    dense(73, 64, 80, 1, 1),
+    dense(35, 192, 64, 1, 1),
+    dense(17, 768, 192, 1, 1),
+    dense(8, 2048, 320, 1, 1),
+    dense(147, 32, 64, 3, 1),
+    valid(73, 80, 192, 3, 1),
     valid(149, 32, 32, 3, 1),
     rect(35, 48, 64, [5, 5]),
     rect(17, 128, 128, [1, 7]),
@@ -253,6 +269,17 @@ impl Layer {
         move || conv.run(par, &x, None, OutSlice::Quant8(&mut y), &mut scratch).unwrap()
     }
 
+    /// The same in f32, which has no transposed convolution.
+    fn conv_f32(&self, cpu: Cpu) -> Option<impl FnMut() + use<>> {
+        let geometry = (!self.transposed).then(|| self.geometry())?;
+        let shape = geometry.spec().weights();
+        let len = shape.out_c * shape.in_c_per_group * self.kernel[0] * self.kernel[1];
+        let conv = ConvF32::new(cpu, geometry, &vec![0.5; len], &[], Activation::NONE).unwrap();
+        let (x, mut y) = (vec![0.25; geometry.input_len()], vec![0.0; geometry.output_len()]);
+        let mut scratch = vec![0.0; conv.scratch_len(1)];
+        Some(move || conv.run(&Serial, &x, &mut y, &mut scratch).unwrap())
+    }
+
     /// The layer by each algorithm that it has, the fastest first.
     fn by_each_algorithm(&self, cpu: Cpu) -> Vec<Self> {
         let direct = Self { algorithm: Algorithm::Direct, ..*self };
@@ -292,8 +319,10 @@ fn table(cpu: Cpu, two: &dyn Parallel) {
             let gops = layer.ops() as f64 / seconds / 1e9;
             let (name, us, share) = (layer.name(), seconds * 1e6, gops / peak * 100.0);
             let scaling = seconds / on_two;
+            let float = layer.conv_f32(cpu).map(|run| best_seconds(run) / seconds);
+            let float = float.map_or(String::new(), |times| format!("   f32 {times:.1}x"));
             println!(
-                "  {name:<32} {us:>9.1} us  {gops:>7.1} GOP/s  {share:>5.1} %   2 threads {scaling:.2}x"
+                "  {name:<32} {us:>9.1} us  {gops:>7.1} GOP/s  {share:>5.1} %   2 threads {scaling:.2}x{float}"
             );
             best = best.max(gops / peak);
         }

@@ -1,7 +1,9 @@
-//! Depthwise integer convolutions on every ISA of this machine: the layers of MobileNetV2 and EfficientNet-Lite0,
-//! against half the peak of the ISA's dot product instruction in the same process: the peak in multiply-adds.
+//! Depthwise integer convolutions on every ISA of this machine: the layers of MobileNetV2 and EfficientNet-Lite0 and
+//! those of PP-OCR, against half the peak of the ISA's dot product instruction in the same process: the peak in
+//! multiply-adds.
 //!
-//! The table printed first gives the share of the peak and what a second thread gains; criterion then tracks the layers one by one.
+//! The table printed first gives the share of the peak, what a second thread gains, and how many times as long the layer
+//! takes in f32; criterion then tracks the layers one by one.
 #![allow(missing_docs, reason = "criterion's macros define public functions")]
 #![allow(
     clippy::unwrap_used,
@@ -20,25 +22,30 @@ use requant_kernels::{
     Cpu,
     conv::{Conv, ConvGeometry, ConvSpec, PackedConv},
     epilogue::{OutSlice, Sign},
+    float::{Activation, ConvF32},
     par::{Parallel, RayonPool, Serial},
 };
 
-/// A square image, a square kernel, "same" padding.
+/// A square kernel, "same" padding.
 #[derive(Clone, Copy)]
 struct Layer {
-    size: usize,
+    image: [usize; 2],
     channels: usize,
     kernel: usize,
-    stride: usize,
+    strides: [usize; 2],
     /// Output channels per input channel.
     multiplier: usize,
 }
 
 const fn layer(size: usize, channels: usize, kernel: usize, stride: usize) -> Layer {
-    Layer { size, channels, kernel, stride, multiplier: 1 }
+    rect([size; 2], channels, kernel, [stride; 2])
 }
 
-const LAYERS: [Layer; 22] = [
+const fn rect(image: [usize; 2], channels: usize, kernel: usize, strides: [usize; 2]) -> Layer {
+    Layer { image, channels, kernel, strides, multiplier: 1 }
+}
+
+const LAYERS: [Layer; 34] = [
     // MobileNetV2
     layer(112, 32, 3, 1),
     layer(112, 96, 3, 2),
@@ -60,6 +67,20 @@ const LAYERS: [Layer; 22] = [
     layer(14, 672, 5, 2),
     layer(7, 1152, 5, 1),
     layer(7, 1152, 3, 1),
+    // PP-OCR, finding text
+    layer(320, 16, 3, 1),
+    layer(320, 32, 3, 2),
+    layer(160, 48, 3, 1),
+    layer(80, 96, 3, 1),
+    layer(40, 192, 5, 1),
+    layer(40, 192, 5, 2),
+    layer(20, 384, 5, 1),
+    // PP-OCR, reading it
+    rect([24, 160], 32, 3, [1, 1]),
+    rect([24, 160], 64, 3, [2, 1]),
+    rect([12, 160], 128, 3, [1, 2]),
+    rect([12, 80], 240, 5, [1, 1]),
+    rect([6, 80], 480, 5, [2, 1]),
     // whole vectors, a multiplier, a kernel that the table of pointers computes
     layer(56, 128, 3, 1),
     Layer { multiplier: 2, ..layer(56, 32, 3, 1) },
@@ -74,12 +95,12 @@ impl Layer {
     fn geometry(&self) -> ConvGeometry {
         ConvGeometry::new(ConvSpec {
             batch: 1,
-            in_h: self.size,
-            in_w: self.size,
+            in_h: self.image[0],
+            in_w: self.image[1],
             in_c: self.channels,
             out_c: self.out_c(),
             kernel: [self.kernel; 2],
-            strides: [self.stride; 2],
+            strides: self.strides,
             dilations: [1, 1],
             pads: [self.kernel / 2; 4],
             groups: self.channels,
@@ -92,8 +113,9 @@ impl Layer {
     }
 
     fn name(&self) -> String {
-        let Self { size, channels, kernel, stride, .. } = self;
-        format!("{kernel}x{kernel}s{stride}-{size}x{size}x{channels}-{}", self.out_c())
+        let Self { image: [h, w], channels, kernel, strides: [down, right], .. } = *self;
+        let stride = if down == right { down.to_string() } else { format!("{down}x{right}") };
+        format!("{kernel}x{kernel}s{stride}-{h}x{w}x{channels}-{}", self.out_c())
     }
 
     fn conv<'a>(&self, cpu: Cpu, par: &'a dyn Parallel) -> impl FnMut() + use<'a> {
@@ -115,6 +137,15 @@ impl Layer {
             conv.run(par, x, None, OutSlice::Quant8(y), &mut scratch).unwrap()
         }
     }
+
+    fn conv_f32(&self, cpu: Cpu) -> impl FnMut() + use<> {
+        let geometry = self.geometry();
+        let weights = vec![0.5; self.out_c() * self.kernel * self.kernel];
+        let conv = ConvF32::new(cpu, geometry, &weights, &[], Activation::NONE).unwrap();
+        let (x, mut y) = (vec![0.25; geometry.input_len()], vec![0.0; geometry.output_len()]);
+        let mut scratch = vec![0.0; conv.scratch_len(1)];
+        move || conv.run(&Serial, &x, &mut y, &mut scratch).unwrap()
+    }
 }
 
 /// Prints the layers that the command line asks for, as criterion will take it: all, or those that hold its argument.
@@ -129,8 +160,9 @@ fn table(cpu: Cpu, two: &dyn Parallel) {
         let rate = layer.macs() as f64 / seconds / 1e9;
         let (name, us, share) = (layer.name(), seconds * 1e6, rate / peak * 100.0);
         let scaling = seconds / on_two;
+        let float = best_seconds(layer.conv_f32(cpu)) / seconds;
         println!(
-            "  {name:<24} {us:>9.1} us  {rate:>7.1} GMAC/s  {share:>4.0} %   2 threads {scaling:.2}x"
+            "  {name:<24} {us:>9.1} us  {rate:>7.1} GMAC/s  {share:>4.0} %   2 threads {scaling:.2}x   f32 {float:.1}x"
         );
     }
 }

@@ -214,24 +214,29 @@ fn transposes(list: &mut List<'_>, pixels: usize, channels: usize, element: usiz
     }
 }
 
-/// Kernels at the shapes they have in ResNet-50 and MobileNetV2.
+/// Kernels at the shapes they have in ResNet-50, MobileNetV2 and Inception-v3.
 fn layers(list: &mut List<'_>, cpu: Cpu) {
-    for (name, size, channels, kernel) in [
-        ("resnet-3x3-s2-112x64", 112, 64, 3),
-        ("2x2-s2-112x64", 112, 64, 2),
-        ("3x3-s2-56x24", 56, 24, 3),
+    for (name, size, channels, kernel, stride) in [
+        ("resnet-3x3-s2-112x64", 112, 64, 3, 2),
+        ("2x2-s2-112x64", 112, 64, 2, 2),
+        ("3x3-s2-56x24", 56, 24, 3, 2),
+        ("inception-3x3-s1-35x288", 35, 288, 3, 1),
     ] {
-        let pads = if kernel == 3 { [1, 1, 0, 0] } else { [0; 4] };
+        let pads = match (kernel, stride) {
+            (3, 1) => [1; 4],
+            (3, _) => [1, 1, 0, 0],
+            _ => [0; 4],
+        };
         let shape = PoolShape {
             batch: 1,
             height: size,
             width: size,
             channels,
             kernel: [kernel; 2],
-            stride: [2, 2],
+            stride: [stride; 2],
             dilation: [1, 1],
             pads,
-            out: [size / 2; 2],
+            out: [size / stride; 2],
         };
         let bytes = shape.in_len() + shape.out_len();
         list.add(&format!("maxpool-{name}"), bytes, || {

@@ -24,8 +24,9 @@ use requant_kernels::{
     par::{Parallel, RayonPool, Serial},
 };
 
-/// (M, N, K): transformers, ResNet-50, single rows, deep products of few results, and the 1×1 convolutions of EfficientNet-Lite0 and MobileNetV2.
-const SHAPES: [(usize, usize, usize); 25] = [
+/// (M, N, K): transformers, ResNet-50, single rows, deep products of few results, MiniLM, the text classes of PP-OCR,
+/// and the 1×1 convolutions of EfficientNet-Lite0 and MobileNetV2.
+const SHAPES: [(usize, usize, usize); 30] = [
     (16, 1024, 1024),
     (32, 1024, 1024),
     (128, 768, 768),
@@ -40,6 +41,11 @@ const SHAPES: [(usize, usize, usize); 25] = [
     (1, 4096, 4096),
     (8, 64, 9216),
     (12, 64, 4608),
+    (1, 1000, 1280),
+    (128, 384, 384),
+    (128, 1536, 384),
+    (128, 384, 1536),
+    (40, 6625, 120),
     (12544, 16, 32),
     (12544, 96, 16),
     (3136, 24, 96),

@@ -1,4 +1,4 @@
-//! Batched, hybrid, int16×int8 and weight-only GEMM on every ISA of this machine, one thread.
+//! Batched, hybrid, int16×int8, weight-only and f32 GEMM on every ISA of this machine, one thread.
 //!
 //! The tables printed first measure the bounds in the same process: the peak of the instruction that each form is
 //! built on (a multiply and an add are two operations), and for thin weight-only products the bandwidth at which the
@@ -20,6 +20,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use requant_kernels::{
     Cpu, Isa,
     epilogue::{OutSlice, Sign},
+    float::GemmF32,
     gemm::{DynamicGemm, Gemm, PackedB},
     gemm16::{Gemm16, PackedB16, Requantize16},
     hybrid::{DynamicQuantization, HybridGemm},
@@ -136,6 +137,12 @@ fn weight_only(cpu: Cpu, weight_type: WeightType, (m, n, k): Shape) -> (usize, i
     (bytes, move || gemm.run(&Serial, m, (&x, k), (&mut y, n)).unwrap())
 }
 
+fn float(cpu: Cpu, (m, n, k): Shape) -> impl FnMut() {
+    let gemm = GemmF32::new(cpu, m, n, k);
+    let (a, b, bias, mut y) = (floats(m * k), floats(k * n), floats(n), vec![0.0; m * n]);
+    move || gemm.run(&Serial, &a, &b, &bias, &mut y).unwrap()
+}
+
 /// Whether plain Rust would take too long for it.
 fn left_out(cpu: Cpu, shape: Shape) -> bool {
     cpu.isa() == Isa::Scalar && ops(shape) > 3e7
@@ -183,6 +190,13 @@ fn tables(cpu: Cpu) {
     }
 
     let peak = bounds::f32_gops(cpu);
+    println!(
+        "f32, {isa}: peak of one core {peak:.0} GFLOP/s; instructions are those of the machine"
+    );
+    for shape in SHAPES.into_iter().filter(|&shape| !left_out(cpu, shape)) {
+        let rate = gops(shape, &mut float(cpu, shape));
+        println!("{}  {rate:>6.1} GFLOP/s {:>3.0} %", line(shape), rate / peak * 100.0);
+    }
     println!("weight-only in blocks of 32, {isa}: peak of one core {peak:.0} GFLOP/s");
     for weight_type in [WeightType::S8, WeightType::S4, WeightType::U4] {
         for shape in WEIGHT_ONLY.into_iter().filter(|&shape| !left_out(cpu, shape)) {
@@ -251,6 +265,12 @@ mod bounds {
                 // SAFETY: a `Cpu` of this ISA proves its features.
                 let seconds = best_seconds(|| unsafe { x86::dpwssd(ROUNDS) });
                 (24 * 32 * 2 * ROUNDS) as f64 / seconds / 1e9
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => {
+                // SAFETY: as above.
+                let seconds = best_seconds(|| unsafe { x86::dpwssd256(ROUNDS) });
+                (12 * 16 * 2 * ROUNDS) as f64 / seconds / 1e9
             }
             _ => peak_gops(cpu),
         }
@@ -354,6 +374,14 @@ mod bounds {
             24,
             _mm512_setzero_si512,
             "vpdpwssd {0}, {1}, {2}"
+        );
+        chains!(
+            dpwssd256,
+            "avx2,avxvnni",
+            ymm_reg,
+            12,
+            _mm256_setzero_si256,
+            "{{vex}} vpdpwssd {0}, {1}, {2}"
         );
         chains!(fma512, "avx512f", zmm_reg, 24, _mm512_setzero_ps, "vfmadd231ps {0}, {1}, {2}");
         chains!(fma256, "avx2,fma", ymm_reg, 12, _mm256_setzero_ps, "vfmadd231ps {0}, {1}, {2}");

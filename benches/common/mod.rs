@@ -82,7 +82,9 @@ pub(crate) fn peak_loop(cpu: Cpu) -> (f64, impl FnMut()) {
         Isa::AvxVnni => 12 * 32 * 2,
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => 12 * 16 * 2,
-        // There is no one instruction to compare plain Rust with; a scalar multiply-add per step stands for it.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Scalar => 12 * 8 * 2,
+        // A scalar multiply-add per step stands for instructions that there is no loop of here.
         _ => 8 * 2,
     };
     let run = move || match cpu.isa() {
@@ -101,6 +103,8 @@ pub(crate) fn peak_loop(cpu: Cpu) -> (f64, impl FnMut()) {
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => unsafe { x86::madd(ROUNDS) },
+        #[cfg(target_arch = "x86_64")]
+        Isa::Scalar => x86::madd128(ROUNDS),
         _ => scalar(ROUNDS),
     };
     ((ops_per_round * ROUNDS) as f64, run)
@@ -198,6 +202,24 @@ mod x86 {
                 // cannot see that all chains are equal.
                 unsafe {
                     asm!("vpdpbusd {0}, {1}, {2}", inout(zmm_reg) *acc, in(zmm_reg) a, in(zmm_reg) b,
+                         options(pure, nomem, nostack, preserves_flags));
+                }
+            }
+        }
+        black_box(acc);
+    }
+
+    /// The portable tier's, whose registers have 128 bits.
+    pub(super) fn madd128(rounds: usize) {
+        // SAFETY: SSE2 is part of the target.
+        let mut acc = [unsafe { _mm_setzero_si128() }; 12];
+        let b = black_box(acc[0]);
+        for _ in 0..rounds {
+            for acc in &mut acc {
+                // SAFETY: as below.
+                unsafe {
+                    asm!("movdqa {t}, {1}", "pmaddwd {t}, {1}", "paddd {0}, {t}",
+                         inout(xmm_reg) *acc, in(xmm_reg) b, t = out(xmm_reg) _,
                          options(pure, nomem, nostack, preserves_flags));
                 }
             }

@@ -116,7 +116,8 @@ impl Broadcast {
             (_, 0) => Inner::ScalarB,
             _ => Inner::Both,
         };
-        Ok(Self { dims, len, a_len, b_len, outer: loops, row: first.len, inner })
+        // Of nothing there are no rows, and their length is divided by.
+        Ok(Self { dims, len, a_len, b_len, outer: loops, row: first.len.max(1), inner })
     }
 
     /// Two operands of `len` elements each.
@@ -295,11 +296,18 @@ mod tests {
         assert!(Broadcast::new(&[2, 3], &[2]).is_err());
         assert!(Broadcast::new(&[1; 9], &[1]).is_err());
         assert!(Broadcast::new(&[usize::MAX, 1], &[2, 2]).is_err());
-        let plan = Broadcast::new(&[0, 3], &[1, 3]).unwrap();
-        assert_eq!(plan.dims(), [0, 3]);
-        plan.run(&Serial, &[0u8; 0], &[0u8; 3], &mut [0u8; 0], |_, _| {
-            unreachable!("nothing to do")
-        })
-        .unwrap();
+    }
+
+    #[test]
+    fn nothing_has_no_rows() {
+        for (a, b) in
+            [(&[0, 3][..], &[1, 3][..]), (&[3, 0], &[3, 1]), (&[0], &[0]), (&[1], &[2, 0])]
+        {
+            let plan = Broadcast::new(a, b).unwrap();
+            assert_eq!(plan.dims().iter().product::<usize>(), 0);
+            let [a, b] = [a, b].map(|dims| vec![0u8; dims.iter().product()]);
+            let none = |_: usize, _: &mut [u8]| unreachable!("nothing to do");
+            plan.run(&Serial, &a, &b, &mut [], none).unwrap();
+        }
     }
 }

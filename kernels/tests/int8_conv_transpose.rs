@@ -313,6 +313,12 @@ fn what_does_not_fit_together_is_refused() {
             weights: ConvTransposeWeights { dilations: [usize::MAX; 2], ..weights },
             ..spec
         },
+        // A small result of taps that are so far apart that no memory could hold the rows between them.
+        ConvTransposeSpec {
+            pads: [1 << 25; 4],
+            weights: ConvTransposeWeights { dilations: [1 << 25; 2], ..weights },
+            ..spec
+        },
     ] {
         assert!(bad.output_size().is_err(), "{bad:?}");
     }

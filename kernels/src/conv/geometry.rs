@@ -3,6 +3,25 @@
 use super::band::Window;
 use crate::{KernelError, error::checked_product};
 
+/// Bytes of padded rows that any convolution may have under a row of its result.
+const ROWS_BYTES: usize = 1 << 24;
+
+/// Fails if the padded rows under one row of a result, copies or tables of which kernels keep, are much larger than all
+/// `images`: padding and distances of taps are mere numbers, which no memory stands behind.
+pub(super) fn check_rows(
+    [rows, columns]: [usize; 2],
+    channels: usize,
+    images: usize,
+) -> Result<(), KernelError> {
+    let what = "the padded input under a row of the result";
+    let bytes = checked_product(what, &[rows, columns, channels.max(8)])?;
+    if bytes <= images.saturating_mul(16).max(ROWS_BYTES) {
+        return Ok(());
+    }
+    let rule = "at most 16 MiB or 16 times the images";
+    Err(KernelError::invalid(what, format!("{bytes} bytes"), rule))
+}
+
 /// The numbers that describe a convolution; activations are NHWC. A 1-D convolution has height 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ConvSpec {
@@ -68,7 +87,8 @@ impl ConvGeometry {
     ///
     /// # Errors
     /// If a kernel, stride, dilation or group count is zero, groups do not divide the channels, the kernel is larger
-    /// than the padded image, or a tensor is larger than memory.
+    /// than the padded image, padding or dilation is out of all proportion to the images, or a tensor is larger than
+    /// memory.
     pub fn new(spec: ConvSpec) -> Result<Self, KernelError> {
         let ConvSpec { batch, in_h, in_w, in_c, out_c, kernel, strides, dilations, pads, groups } =
             spec;
@@ -114,8 +134,15 @@ impl ConvGeometry {
         checked_product("input", &[batch, in_h, in_w, in_c])?;
         checked_product("output", &[batch, out[0], out[1], out_c, 4])?;
         checked_product("patch", &[kernel[0], kernel[1], in_c, 4])?;
-        checked_product("padded row", &[in_w + pads[1] + pads[3], kernel[0], 8])?;
-        Ok(Self { spec, out })
+        let geometry = Self { spec, out };
+        let padded = [in_h + pads[0] + pads[2], in_w + pads[1] + pads[3]];
+        // Offsets in it are computed with planes of remainders beside each row, of values of up to two bytes.
+        let factors = [padded[0], padded[1], in_c.max(8), kernel[0].saturating_add(1), 2];
+        checked_product("padded image", &factors)?;
+        let rows = [(kernel[0] - 1) * dilations[0] + 1, padded[1]];
+        let images = geometry.input_len().saturating_add(geometry.output_len());
+        check_rows(rows, in_c, images)?;
+        Ok(geometry)
     }
 
     /// The numbers it was made from.
@@ -151,6 +178,9 @@ impl ConvGeometry {
     /// Which pixels each output pixel reads.
     pub(super) fn window(&self) -> Window {
         let ConvSpec { in_h, in_w, in_c, kernel, strides, dilations, pads, .. } = self.spec;
+        let padded = [in_h + pads[0] + pads[2], in_w + pads[1] + pads[3]];
+        // A longer step is never taken.
+        let strides = std::array::from_fn(|axis| strides[axis].min(padded[axis]));
         Window {
             image: [in_h, in_w],
             channels: in_c,
@@ -207,6 +237,10 @@ mod tests {
             ConvSpec { pads: [usize::MAX, 0, 1, 0], ..SPEC },
             ConvSpec { batch: usize::MAX, ..SPEC },
             ConvSpec { in_h: usize::MAX / 2, in_w: usize::MAX / 2, ..SPEC },
+            // Rows whose bytes overflow, and rows that no memory could hold, under results of few pixels.
+            ConvSpec { strides: [2, 1 << 58], pads: [1, 1 << 59, 1, 0], ..SPEC },
+            ConvSpec { strides: [2, 1 << 40], pads: [1, 1 << 40, 1, 0], ..SPEC },
+            ConvSpec { dilations: [1 << 40, 2], pads: [1 << 41, 0, 1, 3], ..SPEC },
         ] {
             assert!(ConvGeometry::new(bad).is_err(), "{bad:?}");
         }

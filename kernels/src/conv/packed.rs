@@ -143,11 +143,13 @@ impl PackedConv {
             let pack = |matrix: usize| {
                 let groups: Vec<usize> = (0..n).map(|o| o / (out_c / groups) % read).collect();
                 let w_zero = w_zero.as_ref().map(|z| &z[matrix * n..(matrix + 1) * n]);
-                PackedB::pack_from(cpu, order.k(), n, w_zero, a_sign, |k, o| match sources[k] {
-                    Some((group, i)) if group == groups[o] => {
-                        weights[(matrix * n + o) * in_c * kh * kw + i]
+                PackedB::pack_from(cpu, (order.k(), n), in_c * kh * kw, w_zero, a_sign, |k, o| {
+                    match sources[k] {
+                        Some((group, i)) if group == groups[o] => {
+                            weights[(matrix * n + o) * in_c * kh * kw + i]
+                        }
+                        _ => 0,
                     }
-                    _ => 0,
                 })
             };
             let matrices = (0..groups / merged).map(pack).collect::<Result<_, _>>()?;

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use super::{
     band::{Band, KOrder, Split, Window},
+    geometry::check_rows,
     kernel::band_block,
     merged_groups, slice_output,
 };
@@ -96,8 +97,8 @@ impl ConvTransposeSpec {
     /// `(image − 1)·stride + (kernel − 1)·dilation + 1 + output_padding − pads` per axis.
     ///
     /// # Errors
-    /// If a number is zero that must not be, groups do not divide the channels, pads leave nothing of the result, or a
-    /// tensor is larger than memory.
+    /// If a number is zero that must not be, groups do not divide the channels, pads leave nothing of the result,
+    /// dilation is out of all proportion to the images, or a tensor is larger than memory.
     pub fn output_size(&self) -> Result<[usize; 2], KernelError> {
         let Self { batch, image, pads, output_padding, weights } = *self;
         weights.check()?;
@@ -121,10 +122,12 @@ impl ConvTransposeSpec {
                 KernelError::invalid("pads", format!("{pads:?}"), "smaller than the result")
             })?;
         }
-        checked_product("input", &[batch, image[0], image[1], in_c])?;
-        checked_product("output", &[batch, out[0], out[1], out_c, 4])?;
+        let input = checked_product("input", &[batch, image[0], image[1], in_c])?;
+        let output = checked_product("output", &[batch, out[0], out[1], out_c, 4])?;
         let reach = |axis: usize| out[axis].saturating_add(kernel[axis] * dilations[axis]);
         checked_product("padded image", &[reach(0), reach(1), in_c, 4])?;
+        let taps = |axis: usize| (kernel[axis] - 1) * dilations[axis] / strides[axis] + 2;
+        check_rows([taps(0), out[1] / strides[1] + taps(1)], in_c, input + output / 4)?;
         Ok(out)
     }
 }
@@ -232,7 +235,7 @@ impl PackedConvTranspose {
             };
             let pack = |matrix: usize| {
                 let w_zero = w_zero.as_ref().map(|z| &z[matrix * n..(matrix + 1) * n]);
-                PackedB::pack_from(cpu, order.k(), n, w_zero, a_sign, |k, o| {
+                PackedB::pack_from(cpu, (order.k(), n), order.k(), w_zero, a_sign, |k, o| {
                     match order.tap_and_channel(k) {
                         Some((tap, c)) if c / in_group == o / out_group => {
                             at(tap, matrix * channels + c, o % out_group)

@@ -60,7 +60,7 @@ impl PackedDepthwise {
         sign: Sign,
     ) -> Result<Self, KernelError> {
         let taps = kernel[0] * kernel[1];
-        check_k(taps, sign, w_zero.unwrap_or_default())?;
+        check_k(taps, w_zero.unwrap_or_default())?;
         // Within ±(128 + 256): an i16.
         let at = |c: usize, tap: usize| {
             i16::from(weights[c * taps + tap]) - w_zero.map_or(0, |z| z[c] as i16)

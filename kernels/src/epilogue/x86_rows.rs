@@ -68,9 +68,9 @@ macro_rules! for_each_part {
                 to.out = whole.as_mut_ptr().cast();
                 to.ldc = size_of::<[$ty; NR]>();
                 if $tile.has_residual {
-                    to.residual = others.write([0; NR * MAX_ROWS]).as_ptr();
-                    to.ldr = NR;
-                    copy_rows((residual, ldr), (others.as_mut_ptr().cast(), NR), rows, len);
+                    let copied = others.write([0; NR * MAX_ROWS]).as_mut_ptr();
+                    copy_rows((residual, ldr), (copied, NR), rows, len);
+                    (to.residual, to.ldr) = (copied.cast_const(), NR);
                 }
             }
             for r in 0..rows {

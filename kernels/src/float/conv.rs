@@ -71,7 +71,8 @@ impl ConvF32 {
         let bias = check_weights(&geometry, weights, bias)?;
         let (n, cg, taps) = (out_c / groups, in_c / groups, kernel[0] * kernel[1]);
         let mut packed = vec![0.0; weights.len()];
-        for (o, w) in weights.chunks(cg * taps).enumerate() {
+        // Without channels there is nothing to pack.
+        for (o, w) in weights.chunks((cg * taps).max(1)).enumerate() {
             let group = &mut packed[o / n * (taps * cg * n)..][..taps * cg * n];
             for (c, w) in w.chunks(taps).enumerate() {
                 for (t, &w) in w.iter().enumerate() {
@@ -314,21 +315,33 @@ mod tests {
         }
     }
 
+    const SPEC: ConvSpec = ConvSpec {
+        batch: 1,
+        in_h: 4,
+        in_w: 4,
+        in_c: 2,
+        out_c: 3,
+        kernel: [3, 3],
+        strides: [1, 1],
+        dilations: [1, 1],
+        pads: [0; 4],
+        groups: 1,
+    };
+
+    #[test]
+    fn of_no_channels_the_bias_is_left() {
+        let g = ConvGeometry::new(ConvSpec { in_c: 0, ..SPEC }).unwrap();
+        for cpu in cpus() {
+            let conv = ConvF32::new(cpu, g, &[], &[1.0, 2.0, 3.0], Activation::NONE).unwrap();
+            let mut y = [9.0; 12];
+            conv.run(&Serial, &[], &mut y, &mut vec![0.0; conv.scratch_len(1)]).unwrap();
+            assert_eq!(y, [1.0, 2.0, 3.0, 1.0, 2.0, 3.0, 1.0, 2.0, 3.0, 1.0, 2.0, 3.0]);
+        }
+    }
+
     #[test]
     fn lengths_are_checked() {
-        let spec = ConvSpec {
-            batch: 1,
-            in_h: 4,
-            in_w: 4,
-            in_c: 2,
-            out_c: 3,
-            kernel: [3, 3],
-            strides: [1, 1],
-            dilations: [1, 1],
-            pads: [0; 4],
-            groups: 1,
-        };
-        let g = ConvGeometry::new(spec).unwrap();
+        let g = ConvGeometry::new(SPEC).unwrap();
         let new = |w: usize, b: usize| {
             ConvF32::new(Cpu::detect(), g, &vec![0.0; w], &vec![0.0; b], Activation::NONE)
         };

@@ -54,7 +54,7 @@ impl DynamicGemm {
             }
         }
         let b_zero = b_zero - Self::b_shift(b_sign);
-        check_k(k, a_sign, &[b_zero])?;
+        check_k(k, &[b_zero])?;
         let set = KernelSet::of(cpu);
         let layout = PanelLayout::new(k, n, set.kr)?;
         let bias = if bias.is_empty() { vec![0; n] } else { bias.to_vec() };

@@ -58,15 +58,15 @@ use crate::{
     par::{DisjointMut, Parallel, for_each_with_state},
 };
 
-/// Fails if `Σ_k a·(b − z)` of `k` terms can leave an i32, with any stored a and b and the given weight zero points.
-pub(crate) fn check_k(k: usize, a_sign: Sign, w_zero: &[i32]) -> Result<(), KernelError> {
-    let a = i64::from(a_sign.max().max(-a_sign.min()));
+/// Fails if `Σ_k (a − z_a)·(b − z_b)` of `k` terms can leave an i32, with any stored a and b, any zero point of a, and
+/// the given weight zero points. Of both signs alike: the same sums are computed as u8 here and as s8 there.
+pub(crate) fn check_k(k: usize, w_zero: &[i32]) -> Result<(), KernelError> {
     let b = w_zero
         .iter()
         .map(|&z| (-128 - i64::from(z)).abs().max((127 - i64::from(z)).abs()))
         .max()
         .unwrap_or(128);
-    let limit = (i64::from(i32::MAX) / (a * b)) as usize;
+    let limit = (i64::from(i32::MAX) / (255 * b)) as usize;
     if k <= limit { Ok(()) } else { Err(KernelError::KTooLarge { k, limit }) }
 }
 
@@ -114,7 +114,7 @@ impl PackedB {
     ///
     /// # Errors
     /// If `b` is not `k·n` long, sizes overflow, or K is so large that a sum may not fit into an i32:
-    /// more than 65,793 for u8 and 131,071 for s8 activations, less with weight zero points.
+    /// more than 65,793, less with weight zero points.
     pub fn pack(
         cpu: Cpu,
         b: &[i8],
@@ -126,33 +126,36 @@ impl PackedB {
     ) -> Result<Self, KernelError> {
         check_len("weights", b.len(), checked_product("weights", &[k, n])?)?;
         let ldb = if transposed { k } else { n };
-        Self::pack_with(cpu, k, n, w_zero, a_sign, |layout, packed| {
+        Self::pack_with(cpu, (k, n), k, w_zero, a_sign, |layout, packed| {
             layout.pack_matrix(packed, (b, ldb), transposed, |v| v);
         })
     }
 
-    /// Packs the matrix whose element (k, n) is `at(k, n)`.
+    /// Packs the matrix of `k` × `n` whose element (k, n) is `at(k, n)`, of which at most `terms` of a column are not
+    /// zero.
     pub(crate) fn pack_from(
         cpu: Cpu,
-        k: usize,
-        n: usize,
+        (k, n): (usize, usize),
+        terms: usize,
         w_zero: Option<&[i32]>,
         a_sign: Sign,
         at: impl Fn(usize, usize) -> i8,
     ) -> Result<Self, KernelError> {
-        Self::pack_with(cpu, k, n, w_zero, a_sign, |layout, packed| layout.pack(packed, at))
+        Self::pack_with(cpu, (k, n), terms, w_zero, a_sign, |layout, packed| {
+            layout.pack(packed, at)
+        })
     }
 
     fn pack_with(
         cpu: Cpu,
-        k: usize,
-        n: usize,
+        (k, n): (usize, usize),
+        terms: usize,
         w_zero: Option<&[i32]>,
         a_sign: Sign,
         pack: impl FnOnce(&PanelLayout, &mut [i8]),
     ) -> Result<Self, KernelError> {
         let w_zero = expand_zero_points(w_zero, n)?;
-        check_k(k, a_sign, w_zero.as_deref().unwrap_or_default())?;
+        check_k(terms, w_zero.as_deref().unwrap_or_default())?;
         let set = KernelSet::of(cpu);
         let layout = PanelLayout::new(k, n, set.kr)?;
         let mut data = AlignedBytes::zeroed(set.packed_bytes(&layout));
@@ -247,9 +250,14 @@ pub(crate) fn run_checked(
     if m == 0 || n == 0 {
         return;
     }
+    // The distance of a single row, or of empty ones, to the next may be any number.
+    let k = core.layout.k;
+    let lda = if m == 1 || k == 0 { k } else { lda };
+    let ldc = if m == 1 { n } else { ldc };
+    let residual = residual.map(|(r, ldr)| (r, if m == 1 { n } else { ldr }));
     let element = core.epilogue.element_bytes();
     let ldc = ldc * element;
-    let (threads, grain) = (par.threads().max(1), core.set.grain(m, core.layout.k));
+    let (threads, grain) = (par.threads().max(1), core.set.grain(m, k));
     let split = Split::new(m, &core.layout, threads, grain);
     if let Some(parts) = KSplit::new(core, m, &split, threads) {
         return parts.run(core, par, &split, (a, lda), residual, (out, ldc));

@@ -136,7 +136,11 @@ pub(super) fn tiles(cpu: Cpu) -> &'static [Tile] {
         #[cfg(target_arch = "x86_64")]
         Tier::Avx512 if cpu.avx512vnni().is_some() => super::x86::AVX512_VNNI,
         #[cfg(target_arch = "x86_64")]
-        Tier::Avx512 | Tier::Avx2 => super::x86::AVX2,
+        Tier::Avx512 => super::x86::AVX512BW,
+        #[cfg(target_arch = "x86_64")]
+        Tier::Avx2 if cpu.avxvnni().is_some() => super::x86::AVXVNNI,
+        #[cfg(target_arch = "x86_64")]
+        Tier::Avx2 => super::x86::AVX2,
         Tier::Baseline => super::scalar::SCALAR,
     }
 }

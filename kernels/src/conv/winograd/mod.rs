@@ -93,7 +93,7 @@ impl PackedWinograd {
         {
             return Ok(None);
         }
-        check_k(9 * in_c, a_sign, w_zero.unwrap_or_default())?;
+        check_k(9 * in_c, w_zero.unwrap_or_default())?;
         let value = |o: usize, c: usize, tap: usize| {
             i32::from(weights[(o * in_c + c) * 9 + tap]) - w_zero.map_or(0, |z| z[o])
         };
