@@ -3,7 +3,8 @@
 
 use super::gemm::Matrix;
 use crate::cpu::Cpu;
-use crate::multiversion::multiversion;
+use crate::multiversion::{Tier, multiversion, tier};
+use crate::numeric::fused;
 use crate::split::Rect;
 
 /// Columns of the result that are summed together.
@@ -33,17 +34,28 @@ pub(super) fn product(
     alpha: f32,
 ) {
     for r in 0..rect.rows.len() {
-        row(cpu, rect.row(r), if k == 0 { a } else { a.below(r) }, b, k, alpha);
+        let a = if k == 0 { a } else { a.below(r) };
+        match tier(cpu) {
+            Tier::Baseline => row::<false>(cpu, rect.row(r), a, b, k, alpha),
+            #[cfg(target_arch = "x86_64")]
+            _ => row::<true>(cpu, rect.row(r), a, b, k, alpha),
+        }
     }
 }
 
-multiversion!(fn row = row_body(y: &mut [f32], a: Matrix<'_>, b: Matrix<'_>, k: usize, alpha: f32));
+multiversion!(fn row[const FMA: bool][FMA] = row_body(y: &mut [f32], a: Matrix<'_>, b: Matrix<'_>, k: usize, alpha: f32));
+
+/// `a·b + c`, rounded once; `FMA` says that the tier has an instruction for it.
+#[inline(always)]
+fn mul_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FMA { a.mul_add(b, c) } else { fused(a, b, c) }
+}
 
 #[inline(always)]
-fn row_body(y: &mut [f32], a: Matrix<'_>, b: Matrix<'_>, k: usize, alpha: f32) {
+fn row_body<const FMA: bool>(y: &mut [f32], a: Matrix<'_>, b: Matrix<'_>, k: usize, alpha: f32) {
     if k > 0 && b.row == 1 && a.column == 1 {
         for (c, y) in y.iter_mut().enumerate() {
-            *y = alpha * dot(&a.data[..k], &b.data[c * b.column..][..k]);
+            *y = alpha * dot::<FMA>(&a.data[..k], &b.data[c * b.column..][..k]);
         }
         return;
     }
@@ -55,11 +67,15 @@ fn row_body(y: &mut [f32], a: Matrix<'_>, b: Matrix<'_>, k: usize, alpha: f32) {
             let b_row = &b.data[i * b.row + first * b.column..];
             if b.column == 1 && y.len() == COLUMNS {
                 for (sum, b) in sums.iter_mut().zip(&b_row[..COLUMNS]) {
-                    *sum = a.mul_add(*b, *sum);
+                    *sum = mul_add::<FMA>(a, *b, *sum);
+                }
+            } else if b.column == 1 {
+                for (sum, b) in sums.iter_mut().zip(&b_row[..y.len()]) {
+                    *sum = mul_add::<FMA>(a, *b, *sum);
                 }
             } else {
                 for (sum, b) in sums[..y.len()].iter_mut().zip(b_row.iter().step_by(b.column)) {
-                    *sum = a.mul_add(*b, *sum);
+                    *sum = mul_add::<FMA>(a, *b, *sum);
                 }
             }
         }
@@ -69,17 +85,17 @@ fn row_body(y: &mut [f32], a: Matrix<'_>, b: Matrix<'_>, k: usize, alpha: f32) {
 
 /// `Σ a·b` in the order that [`SUMS`] says.
 #[inline(always)]
-fn dot(a: &[f32], b: &[f32]) -> f32 {
+fn dot<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [0.0f32; SUMS];
     let (a, a_rest) = a.as_chunks::<SUMS>();
     let (b, b_rest) = b.as_chunks::<SUMS>();
     for (a, b) in a.iter().zip(b) {
         for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
-            *sum = a.mul_add(*b, *sum);
+            *sum = mul_add::<FMA>(*a, *b, *sum);
         }
     }
     for ((sum, a), b) in sums.iter_mut().zip(a_rest).zip(b_rest) {
-        *sum = a.mul_add(*b, *sum);
+        *sum = mul_add::<FMA>(*a, *b, *sum);
     }
     let mut width = SUMS;
     while width > 1 {
