@@ -23,7 +23,7 @@ const ROWS: usize = 3;
 /// Whether [`direct`] can compute a strip.
 #[inline(always)]
 pub(super) fn fits<I: Lanes>(s: &Strip<'_>) -> bool {
-    I::COLUMNS == 4 && s.kernel == [ROWS, 1]
+    I::COLUMNS == 4 && !s.square && s.kernel == [ROWS, 1]
 }
 
 /// The three input rows: the first pixel, and how far pixels are apart.

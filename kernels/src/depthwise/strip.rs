@@ -27,6 +27,8 @@ pub(super) struct Strip<'a> {
     pub(super) kernel: [usize; 2],
     /// Vertical stride and dilation.
     pub(super) vertical: [usize; 2],
+    /// Whether cells are squares of two rows and columns: then rows of the kernel and the ring are pairs of rows.
+    pub(super) square: bool,
     /// Output rows.
     pub(super) rows: Range<usize>,
     /// Output columns; there may be more in the parts, which are not stored.
@@ -181,7 +183,11 @@ pub(super) unsafe fn strip<I: Lanes, const STRIDE: usize, const PARTS: usize, co
         // cover the segment, the others are the caller's promises.
         unsafe {
             for row in start..next {
-                interleave::<I, STRIDE, PARTS>(s, row, slot(free));
+                if STRIDE == 2 && s.square {
+                    interleave_squares::<I, PARTS>(s, row, slot(free));
+                } else {
+                    interleave::<I, STRIDE, PARTS>(s, row, slot(free));
+                }
                 free = if free + 1 == s.ring_rows { 0 } else { free + 1 };
             }
             point_taps::<I>(s, top_slot, row_bytes);
@@ -216,13 +222,14 @@ pub(super) unsafe fn strip<I: Lanes, const STRIDE: usize, const PARTS: usize, co
 #[inline(always)]
 unsafe fn point_taps<I: Lanes>(s: &Strip<'_>, mut slot: usize, row_bytes: usize) {
     let [kernel_rows, spanned] = s.kernel;
+    let step = if s.square { 1 } else { I::COLUMNS / 2 };
     let mut tap = s.taps;
     for _ in 0..kernel_rows {
         for t in 0..spanned {
             let cells = s.ring.wrapping_add(slot * row_bytes);
             // SAFETY: there is room for a pointer per kernel row and spanned cell.
             unsafe {
-                tap.write(cells.wrapping_add(t * I::COLUMNS / 2 * VECTORS * I::BYTES));
+                tap.write(cells.wrapping_add(t * step * VECTORS * I::BYTES));
                 tap = tap.add(1);
             }
         }
@@ -265,6 +272,49 @@ unsafe fn interleave<I: Lanes, const STRIDE: usize, const PARTS: usize>(
         while q < s.cells {
             write(q, columns::<I, STRIDE, PARTS, true>(s, (start, pixel), 2 * q + 2));
             q += 1;
+        }
+    }
+}
+
+/// Writes the cells of a pair of padded input rows.
+///
+/// # Safety
+/// As [`interleave`].
+#[inline(always)]
+unsafe fn interleave_squares<I: Lanes, const PARTS: usize>(
+    s: &Strip<'_>,
+    pair: usize,
+    to: *mut u8,
+) {
+    let rows = [s.row(2 * pair), s.row(2 * pair + 1)];
+    let inside = pairs_inside::<2, PARTS>(s);
+    let left = inside.start.min(s.cells);
+    let right = inside.end.clamp(left, s.cells);
+    // SAFETY: the caller's contract.
+    unsafe {
+        squares::<I, PARTS, true>(s, rows, 0..left, to);
+        squares::<I, PARTS, false>(s, rows, left..right, to);
+        squares::<I, PARTS, true>(s, rows, right..s.cells, to);
+    }
+}
+
+/// Some cells of [`interleave_squares`], `CHECK` as for [`columns`].
+///
+/// # Safety
+/// As [`columns`]; room for a row of cells at `to`.
+#[inline(always)]
+unsafe fn squares<I: Lanes, const PARTS: usize, const CHECK: bool>(
+    s: &Strip<'_>,
+    [upper, lower]: [(*const u8, usize); 2],
+    cells: Range<usize>,
+    to: *mut u8,
+) {
+    for q in cells {
+        // SAFETY: same contract.
+        unsafe {
+            let upper = columns::<I, 2, PARTS, CHECK>(s, upper, 2 * q);
+            let lower = columns::<I, 2, PARTS, CHECK>(s, lower, 2 * q);
+            store_cell::<I>(upper, lower, to.wrapping_add(q * VECTORS * I::BYTES));
         }
     }
 }
@@ -337,6 +387,8 @@ unsafe fn half<I: Lanes, const STRIDE: usize, const PIXELS: usize>(
         let mut acc = [[I::load(bias), I::load(bias.add(I::BYTES))]; PIXELS];
         let at = x * STRIDE / 2 * cell + first * I::BYTES;
         let mut weights = s.weights.add(first * I::BYTES);
+        // Those of the second pixel of a cell are skipped.
+        let next = if STRIDE == 2 && s.square { cell } else { 2 * cell };
         for tap in 0..s.kernel[0] * s.kernel[1] {
             let cells = (*s.taps.add(tap)).add(at);
             for g in 0..2 {
@@ -355,7 +407,7 @@ unsafe fn half<I: Lanes, const STRIDE: usize, const PIXELS: usize>(
                     }
                 }
             }
-            weights = weights.add(2 * cell);
+            weights = weights.add(next);
         }
         acc
     }
