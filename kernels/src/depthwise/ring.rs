@@ -37,7 +37,7 @@ use super::{
 use crate::{
     Cpu, Isa, KernelError,
     conv::ConvGeometry,
-    epilogue::{Epilogue, Sign, TileOut},
+    epilogue::{Epilogue, Kind, Multiplier, Quant, Sign, TileOut},
     error::checked_product,
     gemm::pack::AlignedBytes,
     par::{DisjointMut, TASK_MACS, WorkerScratch, for_each_with_worker},
@@ -70,12 +70,44 @@ pub(super) struct RingKernel {
     pub(super) vector: usize,
     /// Columns of a cell: 4, or 2 as i16.
     pub(super) columns: usize,
-    /// By stride − 1 and log₂ of the parts.
-    ///
-    /// # Safety
-    /// The ISA is supported, and the strip as [`RingConv::run`] makes it.
-    pub(super) strips: [&'static [unsafe fn(&Strip<'_>)]; 2],
+    /// By [`Fused`].
+    pub(super) strips: [Strips; Fused::KINDS],
 }
+
+/// By stride − 1 and log₂ of the parts.
+///
+/// # Safety
+/// The ISA is supported, and the strip as [`RingConv::run`] makes it.
+pub(super) type Strips = [&'static [unsafe fn(&Strip<'_>)]; 2];
+
+/// Which epilogue kernels are for; those without one for it do it in memory.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Fused {
+    /// Plain half even, with multipliers as the second constants; or any that no kernel has in registers.
+    HalfEven,
+    /// TFLite's double rounding, with mantissas and shifts as the second and third constants.
+    Double,
+    /// Half even and a residual.
+    Sum,
+}
+
+impl Fused {
+    pub(super) const KINDS: usize = 3;
+
+    fn of(epilogue: &Epilogue) -> Self {
+        match &epilogue.kind {
+            Kind::Quant8(q) => match (&q.multiplier, &q.residual) {
+                (Multiplier::Double { .. }, None) => Self::Double,
+                (Multiplier::HalfEven { fits: true, .. }, Some(_)) if q.sum_fits => Self::Sum,
+                _ => Self::HalfEven,
+            },
+            _ => Self::HalfEven,
+        }
+    }
+}
+
+/// What there is for each channel: bias, and two more of [`Fused`].
+const CONSTANTS: usize = 3;
 
 impl RingKernel {
     /// The kernel for `cpu`, if it has one; `wide` weights do not fit into s8.
@@ -83,13 +115,13 @@ impl RingKernel {
         #[cfg(target_arch = "x86_64")]
         {
             if cpu.avx512vnni().is_some() && !wide {
-                return Some(&super::x86_ring::AVX512VNNI);
+                return Some(&super::x86_strips::AVX512VNNI);
             }
             if cpu.avxvnni().is_some() && !wide {
-                return Some(&super::x86_ring::AVXVNNI);
+                return Some(&super::x86_strips::AVXVNNI);
             }
             if cpu.avx2().is_some() {
-                return Some(&super::x86_ring::AVX2);
+                return Some(&super::x86_strips::AVX2);
             }
         }
         let _ = wide;
@@ -301,7 +333,7 @@ impl Tiling {
 
 /// The per-channel constants of a ring convolution.
 pub(super) struct RingConv {
-    /// Bias and multipliers of each chunk.
+    /// [`CONSTANTS`] of each chunk.
     constants: AlignedBytes,
     /// Weights of each chunk for square cells, where they are.
     squares: Option<AlignedBytes>,
@@ -320,15 +352,22 @@ impl RingConv {
     pub(super) fn new(geometry: &ConvGeometry, packed: &PackedRing, epilogue: &Epilogue) -> Self {
         let cell = packed.kernel.cell();
         let channels = geometry.spec().out_c;
-        let multipliers = epilogue.plain_half_even().map(|(_, m)| m);
         let count = chunks(channels, packed.kernel.vector).count();
-        let mut constants = AlignedBytes::zeroed(count * 2 * cell);
-        let lanes = constants.as_mut_slice().chunks_exact_mut(2 * cell);
+        let mut constants = AlignedBytes::zeroed(count * CONSTANTS * cell);
+        let lanes = constants.as_mut_slice().chunks_exact_mut(CONSTANTS * cell);
         for (chunk, to) in chunks(channels, packed.kernel.vector).zip(lanes) {
             let (bias, to) = to.split_at_mut(cell);
             chunk.fill_lanes(bias, |c| epilogue.bias[c].to_ne_bytes());
-            if let Some(m) = multipliers {
-                chunk.fill_lanes(to, |c| m[c].to_ne_bytes());
+            let (second, third) = to.split_at_mut(cell);
+            match &epilogue.kind {
+                Kind::Quant8(Quant { multiplier: Multiplier::HalfEven { m, .. }, .. }) => {
+                    chunk.fill_lanes(second, |c| m[c].to_ne_bytes());
+                }
+                Kind::Quant8(Quant { multiplier: Multiplier::Double { m0, shift }, .. }) => {
+                    chunk.fill_lanes(second, |c| m0[c].to_ne_bytes());
+                    chunk.fill_lanes(third, |c| shift[c].to_ne_bytes());
+                }
+                _ => {}
             }
         }
         let ring = |parts| packed.tiling(geometry, parts).ring_bytes(packed.kernel);
@@ -357,6 +396,7 @@ impl RingConv {
         let per_worker = WorkerScratch::new(scratch, self.scratch, par.threads().max(1));
         let element = epilogue.element_bytes();
         let y = DisjointMut::new(y);
+        let strips = kernel.strips[Fused::of(epilogue) as usize];
         let (weights, size, vertical) = match &self.squares {
             Some(squares) => (squares, packed.squares(), [1, 1]),
             None => (
@@ -408,18 +448,18 @@ impl RingConv {
                         cells: tiling.cells,
                         taps: ring.wrapping_add(tiling.ring_bytes(kernel)).cast(),
                         weights: weights.as_slice()[chunk.index * chunk_bytes..].as_ptr().cast(),
-                        constants: self.constants.as_slice()[chunk.index * 2 * kernel.cell()..]
+                        constants: self.constants.as_slice()
+                            [chunk.index * CONSTANTS * kernel.cell()..]
                             .as_ptr()
                             .cast(),
                         epilogue,
-                        fused: epilogue.plain_half_even().map(|(quant, _)| quant),
                         to: TileOut { out, ldc: channels * element, residual, ldr: channels },
                         out_w,
                     };
                     // SAFETY: weights were packed for an ISA that a `Cpu` proved; the image is whole, the scratch has
                     // room for the ring and the pointers, the output is exclusive, the residual was checked.
                     unsafe {
-                        (kernel.strips[spec.strides[1] - 1][chunk.parts as usize])(&strip);
+                        (strips[spec.strides[1] - 1][chunk.parts as usize])(&strip);
                     }
                 }
             }
