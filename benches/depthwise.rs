@@ -16,12 +16,12 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{best_seconds, output, vector_peak_gops};
+use common::{best_seconds, output, taking_turns, vector_peak_gops};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use requant_kernels::{
     Cpu,
     conv::{Conv, ConvGeometry, ConvSpec, PackedConv},
-    epilogue::{OutSlice, Sign},
+    epilogue::{FixedPoint, OutSlice, Output, Requantize, Residual, Sign},
     float::{Activation, ConvF32},
     par::{Parallel, RayonPool, Serial},
 };
@@ -119,22 +119,28 @@ impl Layer {
     }
 
     fn conv<'a>(&self, cpu: Cpu, par: &'a dyn Parallel) -> impl FnMut() + use<'a> {
+        self.conv_to(&output(self.out_c()), cpu, par)
+    }
+
+    fn conv_to<'a>(&self, to: &Output, cpu: Cpu, par: &'a dyn Parallel) -> impl FnMut() + use<'a> {
         let geometry = self.geometry();
         let shape = geometry.spec().weights();
         let len = shape.out_c * self.kernel * self.kernel;
         let weights: Vec<i8> = (0..len).map(|i| ((i * 37) >> 2) as i8).collect();
         let packed = PackedConv::pack(cpu, &weights, shape, None, Sign::U8).unwrap();
         let bias = vec![0; shape.out_c];
-        let conv = Conv::new(geometry, Arc::new(packed), &bias, 0, &output(shape.out_c)).unwrap();
+        let conv = Conv::new(geometry, Arc::new(packed), &bias, 0, to).unwrap();
+        let adds = matches!(to, Output::Quant8 { residual: Some(_), .. });
         let (input, output) = (geometry.input_len(), geometry.output_len());
         // Aligned, as activations are in a model's arena.
         let (mut x, mut y) = (vec![0; input + 64], vec![0; output + 64]);
         let (x_start, y_start) = (x.as_ptr().align_offset(64), y.as_ptr().align_offset(64));
         x.iter_mut().enumerate().for_each(|(i, x)| *x = ((i * 91) >> 3) as u8);
         let mut scratch = vec![0; conv.scratch_bytes(par.threads())];
+        let other = adds.then(|| vec![7; output]);
         move || {
             let (x, y) = (&x[x_start..][..input], &mut y[y_start..][..output]);
-            conv.run(par, x, None, OutSlice::Quant8(y), &mut scratch).unwrap()
+            conv.run(par, x, other.as_deref(), OutSlice::Quant8(y), &mut scratch).unwrap()
         }
     }
 
@@ -167,6 +173,44 @@ fn table(cpu: Cpu, two: &dyn Parallel) {
     }
 }
 
+/// Prints what epilogues cost of the plain one's speed.
+fn epilogues(cpu: Cpu) {
+    for layer in [layer(56, 144, 3, 1), layer(56, 144, 3, 2), layer(28, 240, 5, 1)] {
+        let n = layer.out_c();
+        let fixed: Vec<_> =
+            (0..n).map(|n| FixedPoint::from_real(1e-4 + n as f64 * 1e-7).unwrap()).collect();
+        let with = |change: &dyn Fn(&mut Requantize, &mut Option<Residual>)| {
+            let mut to = output(n);
+            if let Output::Quant8 { requantize, residual, .. } = &mut to {
+                change(requantize, residual);
+            }
+            layer.conv_to(&to, cpu, &Serial)
+        };
+        let other = Residual {
+            sign: Sign::U8,
+            domain: Sign::U8,
+            conv_is_lhs: true,
+            scale_a: 0.7,
+            scale_b: 0.6,
+            offset: 3.0,
+            min: 0,
+            max: 255,
+        };
+        let seconds = taking_turns([
+            &mut with(&|_, _| {}),
+            &mut with(&|_, residual| *residual = Some(other)),
+            &mut with(&|requantize, _| *requantize = Requantize::TfliteDouble(fixed.clone())),
+            &mut with(&|requantize, _| *requantize = Requantize::TfliteSingle(fixed.clone())),
+        ]);
+        let [_, sum, double, single] = seconds.map(|of| of / seconds[0]);
+        let name = layer.name();
+        println!(
+            "  {name:<24} time as a multiple of {:.1} us: residual {sum:.2}, double {double:.2}, single {single:.2}",
+            seconds[0] * 1e6
+        );
+    }
+}
+
 fn group_name(cpu: Cpu) -> String {
     format!("kernel/depthwise-u8s8-{}", cpu.isa())
 }
@@ -177,6 +221,9 @@ fn bench(c: &mut Criterion) {
     for isa in Cpu::available() {
         let cpu = Cpu::with_isa(isa).unwrap();
         table(cpu, &two);
+        if common::chosen(isa) {
+            epilogues(cpu);
+        }
         let mut group = c.benchmark_group(group_name(cpu));
         group.sample_size(20);
         for layer in &LAYERS {

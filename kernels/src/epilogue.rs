@@ -271,7 +271,6 @@ pub(crate) struct Quant {
     pub(crate) sign: Sign,
     pub(crate) residual: Option<Residual>,
     /// Whether sums with the residual fit an i32.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "others clamp before"))]
     pub(crate) sum_fits: bool,
 }
 

@@ -190,6 +190,30 @@ fn wide_depthwise() -> impl Strategy<Value = Problem> {
         .prop_flat_map(with_data)
 }
 
+/// Depthwise convolutions of stride 2 in both directions, of kernels that are cut into squares.
+fn depthwise_squares() -> impl Strategy<Value = Problem> {
+    let channels = prop_oneof![2usize..70, Just(112), Just(144)];
+    let kernel = (4usize..9, prop_oneof![2 => Just(5usize), 1 => Just(4), 1 => 1usize..10]);
+    let pads = (0usize..4, 0usize..4, 0usize..4, 0usize..4).prop_map(|(a, b, c, d)| [a, b, c, d]);
+    (1usize..3, 1usize..24, 1usize..60, channels, kernel, pads)
+        .prop_filter_map("the kernel fits", |(batch, in_h, in_w, channels, kernel, pads)| {
+            let spec = ConvSpec {
+                batch,
+                in_h,
+                in_w,
+                in_c: channels,
+                out_c: channels,
+                kernel: [kernel.0, kernel.1],
+                strides: [2, 2],
+                dilations: [1, 1],
+                pads,
+                groups: channels,
+            };
+            ConvGeometry::new(spec).ok().map(|_| spec)
+        })
+        .prop_flat_map(with_data)
+}
+
 proptest! {
     #![proptest_config(config(400))]
 
@@ -214,6 +238,11 @@ proptest! {
 
     #[test]
     fn depthwise_convolutions_of_wide_images_match_the_definition(problem in wide_depthwise()) {
+        problem.check_everywhere();
+    }
+
+    #[test]
+    fn depthwise_convolutions_of_squares_match_the_definition(problem in depthwise_squares()) {
         problem.check_everywhere();
     }
 

@@ -12,8 +12,9 @@
 use std::ops::Range;
 
 use super::{
+    lanes::{Lanes, Rounding},
     ring::VECTORS,
-    strip::{Lanes, Strip, columns, pairs_inside, store},
+    strip::{Strip, columns, pairs_inside, store},
 };
 use crate::epilogue::Quant;
 
@@ -23,7 +24,7 @@ const ROWS: usize = 3;
 /// Whether [`direct`] can compute a strip.
 #[inline(always)]
 pub(super) fn fits<I: Lanes>(s: &Strip<'_>) -> bool {
-    I::COLUMNS == 4 && s.kernel == [ROWS, 1]
+    I::BYTES == 64 && !s.square && s.kernel == [ROWS, 1]
 }
 
 /// The three input rows: the first pixel, and how far pixels are apart.
@@ -32,19 +33,22 @@ type Rows = [(*const u8, usize); ROWS];
 /// The pairs of columns that they are at.
 type Pairs<V> = [[V; 2]; ROWS];
 
-/// Computes a strip that [`fits`], with the epilogue `quant` in registers.
+/// Computes a strip that [`fits`], with a quantization in registers.
 ///
 /// # Safety
 /// As [`super::strip::strip`].
 #[inline(always)]
-pub(super) unsafe fn direct<I: Lanes, const PARTS: usize>(s: &Strip<'_>, quant: &Quant) {
+pub(super) unsafe fn direct<I: Lanes, R: Rounding<I>, const PARTS: usize>(
+    s: &Strip<'_>,
+    (quant, rounding): (&Quant, R),
+) {
     let inside = pairs_inside::<2, PARTS>(s);
     // The pixels before `left` and from `right` on need a pair of columns that is not inside the image.
     let left = inside.start.saturating_sub(1).min(s.segment);
     let right = inside.end.saturating_sub(1).clamp(left, s.segment);
     // SAFETY: the caller's contract; pairs that are inside the image need no check.
     unsafe {
-        let walk = Walk::<I> { narrow: I::narrow(quant), taps: Taps::load(s) };
+        let walk = Walk { narrow: I::narrow(quant), rounding, taps: Taps::load(s) };
         for oy in s.rows.clone() {
             let top = oy * s.vertical[0];
             let rows = [s.row(top), s.row(top + s.vertical[1]), s.row(top + 2 * s.vertical[1])];
@@ -85,12 +89,13 @@ impl<I: Lanes> Taps<I> {
 }
 
 /// What all rows of a strip have in common.
-struct Walk<I: Lanes> {
+struct Walk<I: Lanes, R> {
     narrow: I::Narrow,
+    rounding: R,
     taps: Taps<I>,
 }
 
-impl<I: Lanes> Walk<I> {
+impl<I: Lanes, R: Rounding<I>> Walk<I, R> {
     /// The pixels `columns` of output row `oy`, in every part; `pairs` is at the first.
     ///
     /// # Safety
@@ -107,21 +112,22 @@ impl<I: Lanes> Walk<I> {
             // SAFETY: the caller's contract.
             unsafe {
                 let next = pairs_at::<I, PARTS, CHECK>(s, rows, x + 1);
-                let bytes = self.pixel(s, *pairs, next);
+                let bytes = self.pixel::<PARTS>(s, (oy, x), *pairs, next);
                 store::<I, PARTS, 1>(s, oy, x, bytes);
                 *pairs = next;
             }
         }
     }
 
-    /// One pixel of every part, as stored bytes.
+    /// Pixel `x` of every part, as stored bytes.
     ///
     /// # Safety
     /// As [`direct`].
     #[inline(always)]
-    unsafe fn pixel(
+    unsafe fn pixel<const PARTS: usize>(
         &self,
         s: &Strip<'_>,
+        (oy, x): (usize, usize),
         pairs: Pairs<I::Vector>,
         next: Pairs<I::Vector>,
     ) -> [I::Vector; 1] {
@@ -135,10 +141,9 @@ impl<I: Lanes> Walk<I> {
                 }
             }
             let [a, b, c, d] = acc;
-            let m = s.constants.add(VECTORS * I::BYTES);
-            let low = I::round([a, b], [I::load(m), I::load(m.add(I::BYTES))]);
-            let m = m.add(2 * I::BYTES);
-            let high = I::round([c, d], [I::load(m), I::load(m.add(I::BYTES))]);
+            let pixel = self.rounding.pixel::<PARTS>(s, oy, x);
+            let low = self.rounding.round([a, b], self.rounding.columns(s, 0), pixel, 0);
+            let high = self.rounding.round([c, d], self.rounding.columns(s, 2), pixel, 2);
             I::bytes(self.narrow, [low], [high])
         }
     }

@@ -14,6 +14,7 @@ mod arm_dotprod;
 mod arm_neon;
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only x86 has kernels of it"))]
 mod direct;
+mod lanes;
 mod pairs;
 mod portable_ring;
 mod ring;
@@ -25,6 +26,8 @@ mod x86_avx2;
 mod x86_avx512vnni;
 #[cfg(target_arch = "x86_64")]
 mod x86_ring;
+#[cfg(target_arch = "x86_64")]
+mod x86_strips;
 
 use self::{
     ring::{PackedRing, RingConv},

@@ -3,9 +3,10 @@
 use wide::{bytemuck::cast, f32x4, i16x8, i32x4, u8x16};
 
 use super::{
+    lanes::{HalfEven, Lanes},
     pairs::load16,
-    ring::{RingKernel, VECTORS},
-    strip::{Lanes, Strip, copy_lanes, finish, strip},
+    ring::{Fused, RingKernel, Strips, VECTORS},
+    strip::{Strip, copy_lanes, finish, strip},
 };
 use crate::{
     epilogue::{Epilogue, NR, Quant, Sign, TileOut},
@@ -129,8 +130,13 @@ impl Lanes for Portable {
 
 unsafe fn portable<const STRIDE: usize>(s: &Strip<'_>) {
     // SAFETY: same contract; no features are needed.
-    unsafe { strip::<Portable, STRIDE, 1, 4>(s) }
+    unsafe {
+        let fused = s.epilogue.plain_half_even().map(|(quant, _)| (quant, HalfEven));
+        strip::<Portable, HalfEven, STRIDE, 1, 4>(s, fused)
+    }
 }
 
+static STRIPS: Strips = [&[portable::<1>], &[portable::<2>]];
+
 pub(super) static PORTABLE: RingKernel =
-    RingKernel { vector: 16, columns: 2, strips: [&[portable::<1>], &[portable::<2>]] };
+    RingKernel { vector: 16, columns: 2, strips: [STRIPS; Fused::KINDS] };

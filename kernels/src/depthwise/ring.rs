@@ -12,6 +12,9 @@
 //! A wider kernel reads further cells of the row. The last rows, as many as the kernel is high, lie in a ring that
 //! stays in the L1 cache: a task works through a band of rows, one chunk of channels and one tile of columns at a time.
 //!
+//! At stride 2 in both directions cells may be squares of two rows and two columns instead. A kernel of 5×5 reads 9 of
+//! them, not 10, and every input pixel is in one, not in two.
+//!
 //! A chunk is one vector of channels. Where fewer are left a vector holds 2 or 4 parts, each with the same channels of
 //! its own segment of the tile's columns.
 //!
@@ -34,7 +37,7 @@ use super::{
 use crate::{
     Cpu, Isa, KernelError,
     conv::ConvGeometry,
-    epilogue::{Epilogue, Sign, TileOut},
+    epilogue::{Epilogue, Kind, Multiplier, Quant, Sign, TileOut},
     error::checked_product,
     gemm::pack::AlignedBytes,
     par::{DisjointMut, TASK_MACS, WorkerScratch, for_each_with_worker},
@@ -67,12 +70,44 @@ pub(super) struct RingKernel {
     pub(super) vector: usize,
     /// Columns of a cell: 4, or 2 as i16.
     pub(super) columns: usize,
-    /// By stride − 1 and log₂ of the parts.
-    ///
-    /// # Safety
-    /// The ISA is supported, and the strip as [`RingConv::run`] makes it.
-    pub(super) strips: [&'static [unsafe fn(&Strip<'_>)]; 2],
+    /// By [`Fused`].
+    pub(super) strips: [Strips; Fused::KINDS],
 }
+
+/// By stride − 1 and log₂ of the parts.
+///
+/// # Safety
+/// The ISA is supported, and the strip as [`RingConv::run`] makes it.
+pub(super) type Strips = [&'static [unsafe fn(&Strip<'_>)]; 2];
+
+/// Which epilogue kernels are for; those without one for it do it in memory.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Fused {
+    /// Plain half even, with multipliers as the second constants; or any that no kernel has in registers.
+    HalfEven,
+    /// TFLite's double rounding, with mantissas and shifts as the second and third constants.
+    Double,
+    /// Half even and a residual.
+    Sum,
+}
+
+impl Fused {
+    pub(super) const KINDS: usize = 3;
+
+    fn of(epilogue: &Epilogue) -> Self {
+        match &epilogue.kind {
+            Kind::Quant8(q) => match (&q.multiplier, &q.residual) {
+                (Multiplier::Double { .. }, None) => Self::Double,
+                (Multiplier::HalfEven { fits: true, .. }, Some(_)) if q.sum_fits => Self::Sum,
+                _ => Self::HalfEven,
+            },
+            _ => Self::HalfEven,
+        }
+    }
+}
+
+/// What there is for each channel: bias, and two more of [`Fused`].
+const CONSTANTS: usize = 3;
 
 impl RingKernel {
     /// The kernel for `cpu`, if it has one; `wide` weights do not fit into s8.
@@ -80,13 +115,13 @@ impl RingKernel {
         #[cfg(target_arch = "x86_64")]
         {
             if cpu.avx512vnni().is_some() && !wide {
-                return Some(&super::x86_ring::AVX512VNNI);
+                return Some(&super::x86_strips::AVX512VNNI);
             }
             if cpu.avxvnni().is_some() && !wide {
-                return Some(&super::x86_ring::AVXVNNI);
+                return Some(&super::x86_strips::AVXVNNI);
             }
             if cpu.avx2().is_some() {
-                return Some(&super::x86_ring::AVX2);
+                return Some(&super::x86_strips::AVX2);
             }
         }
         let _ = wide;
@@ -226,12 +261,48 @@ impl PackedRing {
         matches!(spec.strides[1], 1 | 2) && spec.dilations[1] == 1 && (0..3).all(fits)
     }
 
+    /// Whether cells are squares: where a kernel has fewer of them.
+    fn is_square(&self, geometry: &ConvGeometry) -> bool {
+        let spec = geometry.spec();
+        self.kernel.columns == 4
+            && spec.strides == [2, 2]
+            && spec.dilations == [1, 1]
+            && self.squares().iter().product::<usize>() < self.taps()
+    }
+
+    /// The square cells under a kernel: rows and columns of them.
+    fn squares(&self) -> [usize; 2] {
+        self.size.map(|size| size.div_ceil(2))
+    }
+
+    /// The weights of a chunk for square cells.
+    fn square_weights<'a>(&'a self, chunk: &Chunk) -> impl Iterator<Item = i8> + use<'a> {
+        let weights = &self.data.as_slice()[chunk.index * self.chunk_bytes()..];
+        let (spanned, cell) = (self.kernel.spanned(self.size[1]), self.kernel.cell());
+        let [kh, kw] = self.size;
+        let [rows, columns] = self.squares();
+        let lanes = (0..rows * columns).flat_map(move |i| (0..cell / 4).map(move |lane| (i, lane)));
+        lanes.flat_map(move |(i, lane)| {
+            let (top, left) = (i / columns * 2, i % columns * 2);
+            [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(y, x)| {
+                let (ky, kx) = (top + y, left + x);
+                let tap = (ky * spanned + kx / 4) * 2 * cell + lane * 4 + kx % 4;
+                if ky < kh && kx < kw { weights[tap] } else { 0 }
+            })
+        })
+    }
+
     /// How the columns are cut where vectors hold `1 << parts` parts.
     fn tiling(&self, geometry: &ConvGeometry, parts: u32) -> Tiling {
         let spec = geometry.spec();
-        let rows = (self.size[0] - 1).saturating_mul(spec.dilations[0]).saturating_add(1);
-        // Beyond the cells of the pixels themselves.
-        let beyond = (self.kernel.spanned(self.size[1]) - 1) * self.kernel.columns / 2;
+        let (rows, beyond) = if self.is_square(geometry) {
+            let [rows, spanned] = self.squares();
+            (rows, spanned - 1)
+        } else {
+            let rows = (self.size[0] - 1).saturating_mul(spec.dilations[0]).saturating_add(1);
+            // Beyond the cells of the pixels themselves.
+            (rows, (self.kernel.spanned(self.size[1]) - 1) * self.kernel.columns / 2)
+        };
         let per_cell = 2 / spec.strides[1].min(2);
         let cells = RING_BYTES / self.kernel.cell().saturating_mul(rows);
         let most = (cells.saturating_sub(beyond) * per_cell).max(8);
@@ -262,8 +333,10 @@ impl Tiling {
 
 /// The per-channel constants of a ring convolution.
 pub(super) struct RingConv {
-    /// Bias and multipliers of each chunk.
+    /// [`CONSTANTS`] of each chunk.
     constants: AlignedBytes,
+    /// Weights of each chunk for square cells, where they are.
+    squares: Option<AlignedBytes>,
     /// Bytes of one worker's ring and pointers, with room to align them.
     scratch: usize,
 }
@@ -279,21 +352,36 @@ impl RingConv {
     pub(super) fn new(geometry: &ConvGeometry, packed: &PackedRing, epilogue: &Epilogue) -> Self {
         let cell = packed.kernel.cell();
         let channels = geometry.spec().out_c;
-        let multipliers = epilogue.plain_half_even().map(|(_, m)| m);
         let count = chunks(channels, packed.kernel.vector).count();
-        let mut constants = AlignedBytes::zeroed(count * 2 * cell);
-        let lanes = constants.as_mut_slice().chunks_exact_mut(2 * cell);
+        let mut constants = AlignedBytes::zeroed(count * CONSTANTS * cell);
+        let lanes = constants.as_mut_slice().chunks_exact_mut(CONSTANTS * cell);
         for (chunk, to) in chunks(channels, packed.kernel.vector).zip(lanes) {
             let (bias, to) = to.split_at_mut(cell);
             chunk.fill_lanes(bias, |c| epilogue.bias[c].to_ne_bytes());
-            if let Some(m) = multipliers {
-                chunk.fill_lanes(to, |c| m[c].to_ne_bytes());
+            let (second, third) = to.split_at_mut(cell);
+            match &epilogue.kind {
+                Kind::Quant8(Quant { multiplier: Multiplier::HalfEven { m, .. }, .. }) => {
+                    chunk.fill_lanes(second, |c| m[c].to_ne_bytes());
+                }
+                Kind::Quant8(Quant { multiplier: Multiplier::Double { m0, shift }, .. }) => {
+                    chunk.fill_lanes(second, |c| m0[c].to_ne_bytes());
+                    chunk.fill_lanes(third, |c| shift[c].to_ne_bytes());
+                }
+                _ => {}
             }
         }
         let ring = |parts| packed.tiling(geometry, parts).ring_bytes(packed.kernel);
         let ring = (0..3).map(ring).max().unwrap_or(0);
         let scratch = ring + packed.taps() * size_of::<*const u8>() + SCRATCH_ALIGN;
-        Self { constants, scratch }
+        let squares = packed.is_square(geometry).then(|| {
+            let [rows, columns] = packed.squares();
+            let mut squares = AlignedBytes::zeroed(count * rows * columns * cell);
+            let weights =
+                chunks(channels, packed.kernel.vector).flat_map(|c| packed.square_weights(&c));
+            squares.as_mut_slice().iter_mut().zip(weights).for_each(|(to, weight)| *to = weight);
+            squares
+        });
+        Self { constants, squares, scratch }
     }
 
     pub(super) fn scratch_bytes(&self) -> usize {
@@ -308,6 +396,19 @@ impl RingConv {
         let per_worker = WorkerScratch::new(scratch, self.scratch, par.threads().max(1));
         let element = epilogue.element_bytes();
         let y = DisjointMut::new(y);
+        let strips = kernel.strips[Fused::of(epilogue) as usize];
+        let (weights, size, vertical) = match &self.squares {
+            Some(squares) => (squares, packed.squares(), [1, 1]),
+            None => (
+                &packed.data,
+                [packed.size[0], kernel.spanned(packed.size[1])],
+                [spec.strides[0], spec.dilations[0]],
+            ),
+        };
+        let chunk_bytes = match &self.squares {
+            Some(_) => size[0] * size[1] * kernel.cell(),
+            None => packed.chunk_bytes(),
+        };
         for_each_with_worker(par, split.tasks(), &|worker, task| {
             // SAFETY: a worker runs one task at a time.
             let scratch = unsafe { per_worker.get(worker) };
@@ -333,8 +434,9 @@ impl RingConv {
                         pixel: channels,
                         padding: padding[at..].as_ptr(),
                         pads: [spec.pads[0], spec.pads[1]],
-                        kernel: [packed.size[0], kernel.spanned(packed.size[1])],
-                        vertical: [spec.strides[0], spec.dilations[0]],
+                        kernel: size,
+                        vertical,
+                        square: self.squares.is_some(),
                         rows: rows.clone(),
                         columns: left..(left + tiling.width).min(out_w),
                         segment: tiling.segment,
@@ -345,21 +447,19 @@ impl RingConv {
                         ring_rows: tiling.rows,
                         cells: tiling.cells,
                         taps: ring.wrapping_add(tiling.ring_bytes(kernel)).cast(),
-                        weights: packed.data.as_slice()[chunk.index * packed.chunk_bytes()..]
-                            .as_ptr()
-                            .cast(),
-                        constants: self.constants.as_slice()[chunk.index * 2 * kernel.cell()..]
+                        weights: weights.as_slice()[chunk.index * chunk_bytes..].as_ptr().cast(),
+                        constants: self.constants.as_slice()
+                            [chunk.index * CONSTANTS * kernel.cell()..]
                             .as_ptr()
                             .cast(),
                         epilogue,
-                        fused: epilogue.plain_half_even().map(|(quant, _)| quant),
                         to: TileOut { out, ldc: channels * element, residual, ldr: channels },
                         out_w,
                     };
                     // SAFETY: weights were packed for an ISA that a `Cpu` proved; the image is whole, the scratch has
                     // room for the ring and the pointers, the output is exclusive, the residual was checked.
                     unsafe {
-                        (kernel.strips[spec.strides[1] - 1][chunk.parts as usize])(&strip);
+                        (strips[spec.strides[1] - 1][chunk.parts as usize])(&strip);
                     }
                 }
             }

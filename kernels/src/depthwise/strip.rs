@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
-use super::ring::VECTORS;
+use super::{
+    lanes::{Lanes, Rounding},
+    ring::VECTORS,
+};
 use crate::epilogue::{Epilogue, Quant, TileOut, finish_tile};
 
 /// Segments are computed in blocks of 8, 4 and so many columns.
@@ -27,6 +30,8 @@ pub(super) struct Strip<'a> {
     pub(super) kernel: [usize; 2],
     /// Vertical stride and dilation.
     pub(super) vertical: [usize; 2],
+    /// Whether cells are squares of two rows and columns: then rows of the kernel and the ring are pairs of rows.
+    pub(super) square: bool,
     /// Output rows.
     pub(super) rows: Range<usize>,
     /// Output columns; there may be more in the parts, which are not stored.
@@ -46,11 +51,9 @@ pub(super) struct Strip<'a> {
     pub(super) taps: *mut *const u8,
     /// Of the chunk.
     pub(super) weights: *const u8,
-    /// Bias and multipliers of the chunk, in the lanes of four vectors each.
+    /// Bias of the chunk in the lanes of four vectors, then what its rounding has for each channel.
     pub(super) constants: *const u8,
     pub(super) epilogue: &'a Epilogue,
-    /// The epilogue's quantization if it is done in registers.
-    pub(super) fused: Option<&'a Quant>,
     /// Output and residual of the image at the chunk's first channel; pixels are `ldc` and `ldr` apart.
     pub(super) to: TileOut,
     /// Columns of an output row.
@@ -69,6 +72,19 @@ impl Strip<'_> {
             (self.padding, 0)
         }
     }
+
+    /// Two of the four vectors of the chunk's constants `kind`, of which bias is the first.
+    ///
+    /// # Safety
+    /// The ISA is supported; there are such constants.
+    #[inline(always)]
+    pub(super) unsafe fn constants<I: Lanes>(&self, kind: usize, first: usize) -> [I::Vector; 2] {
+        // SAFETY: same contract.
+        unsafe {
+            let at = self.constants.add((kind * VECTORS + first) * I::BYTES);
+            [I::load(at), I::load(at.add(I::BYTES))]
+        }
+    }
 }
 
 /// Which pairs of padded columns are inside the image in every part: from the first part on, up to the last.
@@ -81,92 +97,22 @@ pub(super) fn pairs_inside<const STRIDE: usize, const PARTS: usize>(s: &Strip<'_
     left..right
 }
 
-/// One ISA's vectors, of [`Self::BYTES`] bytes. Every function needs the ISA to be supported.
-pub(super) trait Lanes: Sized {
-    type Vector: Copy;
-    /// Constants of the epilogue.
-    type Narrow: Copy;
-    /// Bytes of a vector.
-    const BYTES: usize;
-    /// Columns of a cell.
-    const COLUMNS: usize;
-
-    /// # Safety
-    /// [`Self::BYTES`] readable bytes.
-    unsafe fn load(from: *const u8) -> Self::Vector;
-    /// # Safety
-    /// [`Self::BYTES`] writable bytes.
-    unsafe fn store(vector: Self::Vector, to: *mut u8);
-    /// Equal parts of a vector, of which `lanes` bytes each are read.
-    ///
-    /// # Safety
-    /// `lanes` readable bytes at every pointer, no more than a part has.
-    unsafe fn gather<const PARTS: usize>(from: [*const u8; PARTS], lanes: usize) -> Self::Vector;
-    /// Writes the first `lanes` bytes of part `part` of `PARTS`.
-    ///
-    /// # Safety
-    /// `lanes` writable bytes, no more than a part has.
-    unsafe fn scatter<const PARTS: usize>(
-        bytes: Self::Vector,
-        part: usize,
-        lanes: usize,
-        to: *mut u8,
-    );
-    /// Writes 128-bit block `b` to `to + 64·b`.
-    ///
-    /// # Safety
-    /// `4·BYTES` writable bytes, of which a quarter is written.
-    unsafe fn spill(acc: Self::Vector, to: *mut i32);
-    /// # Safety
-    /// See the trait.
-    unsafe fn flip(bytes: Self::Vector, by: u8) -> Self::Vector;
-    /// Interleaves the bytes of two columns within 128-bit blocks: low halves, high halves.
-    ///
-    /// # Safety
-    /// See the trait.
-    unsafe fn pair(a: Self::Vector, b: Self::Vector) -> [Self::Vector; 2];
-    /// The cell of a pair of columns and, if it has as many, the next pair.
-    ///
-    /// # Safety
-    /// See the trait.
-    unsafe fn cell(pair: [Self::Vector; 2], next: [Self::Vector; 2]) -> [Self::Vector; VECTORS];
-    /// `acc + Σ cell·weights` per lane.
-    ///
-    /// # Safety
-    /// See the trait.
-    unsafe fn dot(acc: Self::Vector, cell: Self::Vector, w: Self::Vector) -> Self::Vector;
-    /// # Safety
-    /// See the trait.
-    unsafe fn narrow(quant: &Quant) -> Self::Narrow;
-    /// `rne(f32(acc)·m)` of two vectors as i16, saturated, within 128-bit blocks.
-    ///
-    /// # Safety
-    /// See the trait; no product leaves i32.
-    unsafe fn round(acc: [Self::Vector; 2], m: [Self::Vector; 2]) -> Self::Vector;
-    /// Pairs of vectors of [`Self::round`] as stored bytes, within 128-bit blocks.
-    ///
-    /// # Safety
-    /// See the trait.
-    unsafe fn bytes<const N: usize>(
-        n: Self::Narrow,
-        low: [Self::Vector; N],
-        high: [Self::Vector; N],
-    ) -> [Self::Vector; N];
-    /// Calls [`finish`] under the ISA's target features.
-    ///
-    /// # Safety
-    /// That of [`finish`].
-    unsafe fn finish(epilogue: &Epilogue, acc: &mut [i32], channel: usize, to: TileOut);
-}
-
-/// Computes a strip, in blocks of `WIDE` columns, which are 4 or 8.
+/// Computes a strip, in blocks of `WIDE` columns, which are 4 or 8; with a quantization in registers, or the epilogue in
+/// memory.
 ///
 /// # Safety
 /// The ISA is supported; the strip is what its fields say: an image and a padding pixel of `channels` readable bytes
 /// at every pixel, room in the scratch, weights and constants of the chunk, an output and a residual of its own.
 #[inline(always)]
-pub(super) unsafe fn strip<I: Lanes, const STRIDE: usize, const PARTS: usize, const WIDE: usize>(
+pub(super) unsafe fn strip<
+    I: Lanes,
+    R: Rounding<I>,
+    const STRIDE: usize,
+    const PARTS: usize,
+    const WIDE: usize,
+>(
     s: &Strip<'_>,
+    fused: Option<(&Quant, R)>,
 ) {
     let row_bytes = s.cells * VECTORS * I::BYTES;
     let slot = |row: usize| s.ring.wrapping_add(row * row_bytes);
@@ -181,23 +127,27 @@ pub(super) unsafe fn strip<I: Lanes, const STRIDE: usize, const PARTS: usize, co
         // cover the segment, the others are the caller's promises.
         unsafe {
             for row in start..next {
-                interleave::<I, STRIDE, PARTS>(s, row, slot(free));
+                if STRIDE == 2 && s.square {
+                    interleave_squares::<I, PARTS>(s, row, slot(free));
+                } else {
+                    interleave::<I, STRIDE, PARTS>(s, row, slot(free));
+                }
                 free = if free + 1 == s.ring_rows { 0 } else { free + 1 };
             }
             point_taps::<I>(s, top_slot, row_bytes);
             let mut x = 0;
-            if let Some(quant) = s.fused {
-                let narrow = I::narrow(quant);
+            if let Some((quant, rounding)) = fused {
+                let how = (I::narrow(quant), rounding);
                 while x + WIDE <= s.segment {
-                    block::<I, STRIDE, PARTS, WIDE>(s, narrow, oy, x);
+                    block::<I, R, STRIDE, PARTS, WIDE>(s, how, oy, x);
                     x += WIDE;
                 }
                 if WIDE > 4 && x + 4 <= s.segment {
-                    block::<I, STRIDE, PARTS, 4>(s, narrow, oy, x);
+                    block::<I, R, STRIDE, PARTS, 4>(s, how, oy, x);
                     x += 4;
                 }
                 if x < s.segment {
-                    block::<I, STRIDE, PARTS, STEP>(s, narrow, oy, x);
+                    block::<I, R, STRIDE, PARTS, STEP>(s, how, oy, x);
                     x += STEP;
                 }
             }
@@ -216,13 +166,14 @@ pub(super) unsafe fn strip<I: Lanes, const STRIDE: usize, const PARTS: usize, co
 #[inline(always)]
 unsafe fn point_taps<I: Lanes>(s: &Strip<'_>, mut slot: usize, row_bytes: usize) {
     let [kernel_rows, spanned] = s.kernel;
+    let step = if s.square { 1 } else { I::COLUMNS / 2 };
     let mut tap = s.taps;
     for _ in 0..kernel_rows {
         for t in 0..spanned {
             let cells = s.ring.wrapping_add(slot * row_bytes);
             // SAFETY: there is room for a pointer per kernel row and spanned cell.
             unsafe {
-                tap.write(cells.wrapping_add(t * I::COLUMNS / 2 * VECTORS * I::BYTES));
+                tap.write(cells.wrapping_add(t * step * VECTORS * I::BYTES));
                 tap = tap.add(1);
             }
         }
@@ -265,6 +216,49 @@ unsafe fn interleave<I: Lanes, const STRIDE: usize, const PARTS: usize>(
         while q < s.cells {
             write(q, columns::<I, STRIDE, PARTS, true>(s, (start, pixel), 2 * q + 2));
             q += 1;
+        }
+    }
+}
+
+/// Writes the cells of a pair of padded input rows.
+///
+/// # Safety
+/// As [`interleave`].
+#[inline(always)]
+unsafe fn interleave_squares<I: Lanes, const PARTS: usize>(
+    s: &Strip<'_>,
+    pair: usize,
+    to: *mut u8,
+) {
+    let rows = [s.row(2 * pair), s.row(2 * pair + 1)];
+    let inside = pairs_inside::<2, PARTS>(s);
+    let left = inside.start.min(s.cells);
+    let right = inside.end.clamp(left, s.cells);
+    // SAFETY: the caller's contract.
+    unsafe {
+        squares::<I, PARTS, true>(s, rows, 0..left, to);
+        squares::<I, PARTS, false>(s, rows, left..right, to);
+        squares::<I, PARTS, true>(s, rows, right..s.cells, to);
+    }
+}
+
+/// Some cells of [`interleave_squares`], `CHECK` as for [`columns`].
+///
+/// # Safety
+/// As [`columns`]; room for a row of cells at `to`.
+#[inline(always)]
+unsafe fn squares<I: Lanes, const PARTS: usize, const CHECK: bool>(
+    s: &Strip<'_>,
+    [upper, lower]: [(*const u8, usize); 2],
+    cells: Range<usize>,
+    to: *mut u8,
+) {
+    for q in cells {
+        // SAFETY: same contract.
+        unsafe {
+            let upper = columns::<I, 2, PARTS, CHECK>(s, upper, 2 * q);
+            let lower = columns::<I, 2, PARTS, CHECK>(s, lower, 2 * q);
+            store_cell::<I>(upper, lower, to.wrapping_add(q * VECTORS * I::BYTES));
         }
     }
 }
@@ -333,10 +327,11 @@ unsafe fn half<I: Lanes, const STRIDE: usize, const PIXELS: usize>(
     let cell = VECTORS * I::BYTES;
     // SAFETY: weights and constants have four vectors, the taps cells, for all that is read.
     unsafe {
-        let bias = s.constants.add(first * I::BYTES);
-        let mut acc = [[I::load(bias), I::load(bias.add(I::BYTES))]; PIXELS];
+        let mut acc = [s.constants::<I>(0, first); PIXELS];
         let at = x * STRIDE / 2 * cell + first * I::BYTES;
         let mut weights = s.weights.add(first * I::BYTES);
+        // Those of the second pixel of a cell are skipped.
+        let next = if STRIDE == 2 && s.square { cell } else { 2 * cell };
         for tap in 0..s.kernel[0] * s.kernel[1] {
             let cells = (*s.taps.add(tap)).add(at);
             for g in 0..2 {
@@ -355,7 +350,7 @@ unsafe fn half<I: Lanes, const STRIDE: usize, const PIXELS: usize>(
                     }
                 }
             }
-            weights = weights.add(2 * cell);
+            weights = weights.add(next);
         }
         acc
     }
@@ -364,21 +359,28 @@ unsafe fn half<I: Lanes, const STRIDE: usize, const PIXELS: usize>(
 /// The two vectors of [`half`], rounded.
 ///
 /// # Safety
-/// As [`half`].
+/// As [`half`]; `oy` is one of the strip's rows.
 #[inline(always)]
-unsafe fn rounded<I: Lanes, const STRIDE: usize, const PIXELS: usize>(
+unsafe fn rounded<
+    I: Lanes,
+    R: Rounding<I>,
+    const STRIDE: usize,
+    const PARTS: usize,
+    const PIXELS: usize,
+>(
     s: &Strip<'_>,
-    x: usize,
+    rounding: R,
+    (oy, x): (usize, usize),
     first: usize,
 ) -> [I::Vector; PIXELS] {
-    // SAFETY: the multipliers are four vectors after those of the bias.
+    // SAFETY: same contract.
     unsafe {
         let acc = half::<I, STRIDE, PIXELS>(s, x, first);
-        let m = s.constants.add((VECTORS + first) * I::BYTES);
-        let m = [I::load(m), I::load(m.add(I::BYTES))];
-        let mut rounded = [m[0]; PIXELS];
-        for (rounded, acc) in rounded.iter_mut().zip(acc) {
-            *rounded = I::round(acc, m);
+        let columns = rounding.columns(s, first);
+        let mut rounded = [acc[0][0]; PIXELS];
+        for (pixel, (rounded, acc)) in rounded.iter_mut().zip(acc).enumerate() {
+            let pixel = rounding.pixel::<PARTS>(s, oy, x + pixel);
+            *rounded = rounding.round(acc, columns, pixel, first);
         }
         rounded
     }
@@ -389,16 +391,22 @@ unsafe fn rounded<I: Lanes, const STRIDE: usize, const PIXELS: usize>(
 /// # Safety
 /// As [`half`].
 #[inline(always)]
-unsafe fn block<I: Lanes, const STRIDE: usize, const PARTS: usize, const PIXELS: usize>(
+unsafe fn block<
+    I: Lanes,
+    R: Rounding<I>,
+    const STRIDE: usize,
+    const PARTS: usize,
+    const PIXELS: usize,
+>(
     s: &Strip<'_>,
-    narrow: I::Narrow,
+    (narrow, rounding): (I::Narrow, R),
     oy: usize,
     x: usize,
 ) {
     // SAFETY: columns beyond the tile's are not stored.
     unsafe {
-        let low = rounded::<I, STRIDE, PIXELS>(s, x, 0);
-        let high = rounded::<I, STRIDE, PIXELS>(s, x, 2);
+        let low = rounded::<I, R, STRIDE, PARTS, PIXELS>(s, rounding, (oy, x), 0);
+        let high = rounded::<I, R, STRIDE, PARTS, PIXELS>(s, rounding, (oy, x), 2);
         let bytes = I::bytes(narrow, low, high);
         store::<I, PARTS, PIXELS>(s, oy, x, bytes);
     }
@@ -440,6 +448,27 @@ pub(super) unsafe fn store<I: Lanes, const PARTS: usize, const PIXELS: usize>(
             }
         }
     }
+}
+
+/// The residual of column `x` of every part, as u8; any bytes where a part has none.
+///
+/// # Safety
+/// As [`strip`]; `oy` is one of its rows, and there is a residual.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only x86 adds in registers"))]
+#[inline(always)]
+pub(super) unsafe fn residual<I: Lanes, const PARTS: usize>(
+    s: &Strip<'_>,
+    (oy, x): (usize, usize),
+    flip: u8,
+) -> I::Vector {
+    let row = (oy - s.rows.start) * s.out_w;
+    let mut from = [s.to.residual; PARTS];
+    for (part, from) in from.iter_mut().enumerate() {
+        let column = (s.columns.start + part * s.segment + x).min(s.columns.end - 1);
+        *from = from.wrapping_add((row + column) * s.to.ldr);
+    }
+    // SAFETY: the caller's contract, of a column that exists.
+    unsafe { I::flip(I::gather::<PARTS>(from, s.channels), flip) }
 }
 
 /// [`block`] with the epilogue in memory.

@@ -3,28 +3,33 @@
 use std::arch::x86_64::*;
 
 use super::{
-    direct::{direct, fits},
+    lanes::Lanes,
     pairs::load16,
-    ring::{RingKernel, VECTORS},
-    strip::{Lanes, Strip, copy_lanes, finish, strip},
+    ring::VECTORS,
+    strip::{copy_lanes, finish},
 };
 use crate::epilogue::{Epilogue, Quant, Sign, TileOut};
 
 /// What a result is clamped to and how it is packed, in registers.
 #[derive(Clone, Copy)]
-struct Narrow<V> {
+pub(super) struct Narrow<V> {
     zero_point: V,
     low: V,
     high: V,
     signed: bool,
 }
 
-/// The bounds of stored bytes.
-fn bounds(quant: &Quant) -> [i8; 2] {
-    [quant.low, quant.high].map(|bound| (bound + quant.zero_point) as u8 as i8)
+/// The zero point, and the bounds of stored bytes: of the sum where there is a residual.
+fn bounds(quant: &Quant) -> (i16, [i8; 2]) {
+    let (zero_point, bounds) = match &quant.residual {
+        None => (quant.zero_point, [quant.low, quant.high].map(|bound| bound + quant.zero_point)),
+        Some(residual) => (residual.shifts(quant.sign).1, [residual.min, residual.max]),
+    };
+    (zero_point as i16, bounds.map(|bound| bound as u8 as i8))
 }
 
-struct Zmm;
+/// 64 bytes.
+pub(super) struct Zmm;
 
 impl Lanes for Zmm {
     type Vector = __m512i;
@@ -150,11 +155,11 @@ impl Lanes for Zmm {
 
     #[inline(always)]
     unsafe fn narrow(quant: &Quant) -> Self::Narrow {
-        let [low, high] = bounds(quant);
+        let (zero_point, [low, high]) = bounds(quant);
         // SAFETY: the caller grants the features.
         unsafe {
             Narrow {
-                zero_point: _mm512_set1_epi16(quant.zero_point as i16),
+                zero_point: _mm512_set1_epi16(zero_point),
                 low: _mm512_set1_epi8(low),
                 high: _mm512_set1_epi8(high),
                 signed: quant.sign == Sign::S8,
@@ -210,7 +215,7 @@ impl Lanes for Zmm {
 }
 
 /// `VNNI` tells quads of bytes from pairs of i16.
-struct Ymm<const VNNI: bool>;
+pub(super) struct Ymm<const VNNI: bool>;
 
 impl<const VNNI: bool> Lanes for Ymm<VNNI> {
     type Vector = __m256i;
@@ -328,11 +333,11 @@ impl<const VNNI: bool> Lanes for Ymm<VNNI> {
 
     #[inline(always)]
     unsafe fn narrow(quant: &Quant) -> Self::Narrow {
-        let [low, high] = bounds(quant);
+        let (zero_point, [low, high]) = bounds(quant);
         // SAFETY: the caller grants the features.
         unsafe {
             Narrow {
-                zero_point: _mm256_set1_epi16(quant.zero_point as i16),
+                zero_point: _mm256_set1_epi16(zero_point),
                 low: _mm256_set1_epi8(low),
                 high: _mm256_set1_epi8(high),
                 signed: quant.sign == Sign::S8,
@@ -386,47 +391,3 @@ impl<const VNNI: bool> Lanes for Ymm<VNNI> {
         unsafe { with_features(epilogue, acc, channel, to) }
     }
 }
-
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
-unsafe fn avx512vnni<const STRIDE: usize, const PARTS: usize>(s: &Strip<'_>) {
-    // SAFETY: same contract, the features are enabled here.
-    unsafe {
-        match s.fused {
-            Some(quant) if STRIDE == 2 && fits::<Zmm>(s) => direct::<Zmm, PARTS>(s, quant),
-            _ => strip::<Zmm, STRIDE, PARTS, 8>(s),
-        }
-    }
-}
-
-#[target_feature(enable = "avxvnni,avx2,fma")]
-unsafe fn avxvnni<const STRIDE: usize, const PARTS: usize>(s: &Strip<'_>) {
-    // SAFETY: same contract, the features are enabled here.
-    unsafe { strip::<Ymm<true>, STRIDE, PARTS, 4>(s) }
-}
-
-#[target_feature(enable = "avx2,fma")]
-unsafe fn avx2<const STRIDE: usize, const PARTS: usize>(s: &Strip<'_>) {
-    // SAFETY: same contract, the features are enabled here.
-    unsafe { strip::<Ymm<false>, STRIDE, PARTS, 4>(s) }
-}
-
-pub(super) static AVX512VNNI: RingKernel = RingKernel {
-    vector: 64,
-    columns: 4,
-    strips: [
-        &[avx512vnni::<1, 1>, avx512vnni::<1, 2>, avx512vnni::<1, 4>],
-        &[avx512vnni::<2, 1>, avx512vnni::<2, 2>, avx512vnni::<2, 4>],
-    ],
-};
-
-pub(super) static AVXVNNI: RingKernel = RingKernel {
-    vector: 32,
-    columns: 4,
-    strips: [&[avxvnni::<1, 1>, avxvnni::<1, 2>], &[avxvnni::<2, 1>, avxvnni::<2, 2>]],
-};
-
-pub(super) static AVX2: RingKernel = RingKernel {
-    vector: 32,
-    columns: 2,
-    strips: [&[avx2::<1, 1>, avx2::<1, 2>], &[avx2::<2, 1>, avx2::<2, 2>]],
-};

@@ -134,6 +134,11 @@ impl Lanes for Ymms {
     }
 
     #[inline(always)]
+    fn acc(self) -> [__m256i; 2] {
+        [self.0, self.1]
+    }
+
+    #[inline(always)]
     unsafe fn load(from: *const i32) -> Self {
         // SAFETY: the caller grants 16 values and the features; so in every method.
         unsafe { Self(_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(8).cast())) }

@@ -213,6 +213,11 @@ impl Lanes for Zmm {
     }
 
     #[inline(always)]
+    fn acc(self) -> __m512i {
+        self.0
+    }
+
+    #[inline(always)]
     unsafe fn load(from: *const i32) -> Self {
         // SAFETY: the caller grants 16 values and the features; so in every method.
         unsafe { Self(_mm512_loadu_si512(from.cast())) }

@@ -79,12 +79,24 @@ impl<V: Lanes> Scale<V> for Sum<'_, V> {
 
     #[inline(always)]
     unsafe fn apply(self, acc: V, m: V::Floats, residual: *const u8) -> V {
-        let Residual { sign, conv_is_lhs, scale_a, scale_b, offset, .. } = *self.residual;
         // SAFETY: the caller grants 16 values of the residual and the features.
+        unsafe { self.add(acc, m, V::load_bytes(residual, self.residual.sign)) }
+    }
+}
+
+impl<V: Lanes> Sum<'_, V> {
+    /// [`Scale::apply`], given the values of the residual.
+    ///
+    /// # Safety
+    /// The features of `V` are supported.
+    #[inline(always)]
+    pub(crate) unsafe fn add(self, acc: V, m: V::Floats, residual: V) -> V {
+        let Residual { conv_is_lhs, scale_a, scale_b, offset, .. } = *self.residual;
+        // SAFETY: the caller grants the features.
         unsafe {
-            let own = self.own.apply(acc, m, residual).clamp(self.low, self.high);
+            let own = self.own.apply(acc, m, std::ptr::null()).clamp(self.low, self.high);
             let own = V::add(own, self.zero_point).floats();
-            let theirs = V::load_bytes(residual, sign).add(self.into).floats();
+            let theirs = residual.add(self.into).floats();
             let (a, b) = if conv_is_lhs { (own, theirs) } else { (theirs, own) };
             let (scale_a, scale_b) = (V::splat_float(scale_a), V::splat_float(scale_b));
             let inner = V::fused(b, scale_b, V::splat_float(offset));

@@ -20,6 +20,7 @@ pub(crate) trait Lanes: Copy {
     type Acc: Copy;
 
     fn of(acc: Self::Acc) -> Self;
+    fn acc(self) -> Self::Acc;
 
     unsafe fn load(from: *const i32) -> Self;
     unsafe fn store(self, to: *mut i32);
