@@ -6,6 +6,7 @@ mod concat;
 mod gather;
 mod pad;
 mod strided;
+mod thin;
 mod tile;
 
 pub use concat::Concat;

@@ -220,8 +220,9 @@ impl StridedCopy {
         let (a_len, middle) = (rest[0].0, &rest[1..rest.len() - 1]);
         let between: usize = middle.iter().map(|&(len, _)| len).product();
         let row = between * inner.0;
-        // At least a cache line of the input's rows, which another task would read again.
-        let (rows, cpu) = ((TASK_BYTES / (row * E)).max(64 / E), Cpu::detect());
+        // Whole cache lines of the input's rows, which another task would read again.
+        let (line, cpu) = (64 / E, Cpu::detect());
+        let rows = (TASK_BYTES / (row * E) / line).max(1) * line;
         split::chunks(par, y, rows * row, |i, mut y| {
             let mut first = i * rows;
             while !y.is_empty() {

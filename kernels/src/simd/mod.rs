@@ -167,8 +167,16 @@ pub(crate) trait Bytes: Copy {
     fn load(x: &[u8]) -> Self;
     /// Writes the first `N` bytes.
     fn store(self, y: &mut [u8]);
-    /// The first 16 bytes at each multiple of `stride`.
-    fn load_lanes(x: &[u8], stride: usize) -> Self;
+    /// Lane `a·B + b` of 16 bytes from `x + 16·a + stride·b`; `B` divides the number of lanes.
+    ///
+    /// # Safety
+    /// All these bytes may be read.
+    unsafe fn load_lanes<const B: usize>(x: *const u8, stride: usize) -> Self;
+    /// Writes `B` lanes to each multiple of `stride`.
+    ///
+    /// # Safety
+    /// All these bytes may be written.
+    unsafe fn store_lanes<const B: usize>(self, y: *mut u8, stride: usize);
     /// The greater of each two codes, two's complement if `S`.
     fn max<const S: bool>(self, b: Self) -> Self;
     /// Elements of `E` bytes from `self` and `b` in turn, within every 16 bytes: those of the first eight bytes.

@@ -259,8 +259,15 @@ impl Bytes for BaselineBytes {
     }
 
     #[inline(always)]
-    fn load_lanes(x: &[u8], _stride: usize) -> Self {
-        Self::load(x)
+    unsafe fn load_lanes<const B: usize>(x: *const u8, _stride: usize) -> Self {
+        // SAFETY: the caller's promise; bytes are aligned anywhere.
+        Self(u8x16::new(unsafe { x.cast::<[u8; 16]>().read() }))
+    }
+
+    #[inline(always)]
+    unsafe fn store_lanes<const B: usize>(self, y: *mut u8, _stride: usize) {
+        // SAFETY: as above.
+        unsafe { y.cast::<[u8; 16]>().write(self.0.to_array()) }
     }
 
     #[inline(always)]

@@ -533,7 +533,7 @@ fn load8(x: &[u8; 8]) -> __m128i {
 
 #[target_feature(enable = "sse2")]
 #[inline]
-pub(super) fn load16(x: &[u8; 16]) -> __m128i {
+fn load16(x: &[u8; 16]) -> __m128i {
     // SAFETY: `x` is a reference to 16 readable bytes; the load has no alignment demand.
     unsafe { _mm_loadu_si128(x.as_ptr().cast()) }
 }
