@@ -151,6 +151,28 @@ pub(crate) trait Quad: Real {
     fn add_codes<const S: bool>(sums: Self::Sums, x: &[u8]) -> Self::Sums;
     /// The sums as f32, exactly.
     fn from_sums(sums: Self::Sums) -> Self;
+    /// The least value; none may be NaN.
+    fn least(self) -> f32;
+    /// The greatest value; none may be NaN.
+    fn greatest(self) -> f32;
+    /// The sum of values whose sums are exact in any order.
+    fn total(self) -> f32;
+}
+
+/// `f` of all lanes, in pairs.
+#[inline(always)]
+pub(crate) fn fold_lanes<const N: usize>(
+    mut lanes: [f32; N],
+    f: impl Fn(f32, f32) -> f32 + Copy,
+) -> f32 {
+    let mut n = N;
+    while n > 1 {
+        n /= 2;
+        for i in 0..n {
+            lanes[i] = f(lanes[i], lanes[i + n]);
+        }
+    }
+    lanes[0]
 }
 
 /// Codes that fit into the 16 bits of a [`Quad::Sums`].

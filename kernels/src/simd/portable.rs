@@ -4,7 +4,7 @@
 
 use wide::{bytemuck::cast, f32x4, i8x16, i16x8, i32x4, u8x16};
 
-use super::{Bytes, Codes, Quad, Real};
+use super::{Bytes, Codes, Quad, Real, fold_lanes};
 use crate::numeric::fused;
 
 /// Codes to s16, two's complement if `S`.
@@ -230,6 +230,24 @@ impl Quad for BaselineQuad {
     fn from_sums([a, b]: Self::Sums) -> Self {
         let ([a, b], [c, d]) = (widen32(a), widen32(b));
         Self::from_i32([a, b, c, d])
+    }
+
+    #[inline(always)]
+    fn least(self) -> f32 {
+        let [a, b, c, d] = self.0;
+        fold_lanes(lesser(lesser(a, b), lesser(c, d)).to_array(), Real::min)
+    }
+
+    #[inline(always)]
+    fn greatest(self) -> f32 {
+        let [a, b, c, d] = self.0;
+        fold_lanes(greater(greater(a, b), greater(c, d)).to_array(), Real::max)
+    }
+
+    #[inline(always)]
+    fn total(self) -> f32 {
+        let [a, b, c, d] = self.0;
+        fold_lanes(((a + b) + (c + d)).to_array(), Real::add)
     }
 }
 

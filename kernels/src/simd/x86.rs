@@ -6,7 +6,7 @@
 use std::arch::x86_64::*;
 
 use super::x86_bytes::{Bytes16, Bytes32, Bytes64};
-use super::{Codes, Quad, Real};
+use super::{Codes, Quad, Real, fold_lanes};
 
 /// An expression of each of the four parts. Closures would have to be inlined to have the caller's features.
 macro_rules! parts4 {
@@ -118,6 +118,15 @@ macro_rules! quad {
                     let x = $load_si(x.as_ptr().cast());
                     if F { $xor(x, $splat8(-128)) } else { x }
                 }
+            }
+
+            /// The values of a register.
+            #[inline(always)]
+            fn lanes(v: $ps) -> [f32; $n / 4] {
+                let mut lanes = [0.0; $n / 4];
+                // SAFETY: as above, and `lanes` has a whole register's elements.
+                unsafe { $store_ps(lanes.as_mut_ptr(), v) };
+                lanes
             }
 
             /// The codes, packed within lanes of 16 bytes.
@@ -270,6 +279,30 @@ macro_rules! quad {
                     let ([a, b], [c, d]) = ($split32(low), $split32(high));
                     Self([$to_ps(a), $to_ps(b), $to_ps(c), $to_ps(d)])
                 }
+            }
+
+            #[inline(always)]
+            fn least(self) -> f32 {
+                let [a, b, c, d] = self.0;
+                // SAFETY: as above.
+                let least = unsafe { $min($min(a, b), $min(c, d)) };
+                fold_lanes(Self::lanes(least), Real::min)
+            }
+
+            #[inline(always)]
+            fn greatest(self) -> f32 {
+                let [a, b, c, d] = self.0;
+                // SAFETY: as above.
+                let greatest = unsafe { $max($max(a, b), $max(c, d)) };
+                fold_lanes(Self::lanes(greatest), Real::max)
+            }
+
+            #[inline(always)]
+            fn total(self) -> f32 {
+                let [a, b, c, d] = self.0;
+                // SAFETY: as above.
+                let total = unsafe { $add($add(a, b), $add(c, d)) };
+                fold_lanes(Self::lanes(total), Real::add)
             }
         }
     };
