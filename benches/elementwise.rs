@@ -256,6 +256,12 @@ fn layers(list: &mut List<'_>, cpu: Cpu) {
         let mut y = zeros(2 * a.len());
         move || concat.run(&Serial, &[&a, &b], &mut y).unwrap()
     });
+    list.add("slice-56x56-64-of-128", 2 * 56 * 56 * 64, || {
+        let slice =
+            StridedCopy::slice(&[56 * 56, 128], &[0, 64], &[56 * 56, 64], &[1, 1], 1).unwrap();
+        let (x, mut y) = (codes(56 * 56 * 128), zeros(56 * 56 * 64));
+        move || slice.run(&Serial, &x, &mut y).unwrap()
+    });
     let pad = Pad::new(&[56, 56, 64], &[1, 1, 0], &[1, 1, 0], 1).unwrap();
     list.add("pad-1-56x56x64", 56 * 56 * 64 + pad.out_bytes(), || {
         let (x, mut y) = (codes(56 * 56 * 64), zeros(pad.out_bytes()));

@@ -5,6 +5,7 @@
 mod concat;
 mod gather;
 mod pad;
+mod run;
 mod strided;
 mod thin;
 mod tile;

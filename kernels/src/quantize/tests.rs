@@ -81,7 +81,7 @@ proptest! {
         if let Some(reciprocal) = from_f32::reciprocal(s) {
             // Values of every mantissa, and those next to where codes change.
             let near = (0..256).map(|code| f32::from_bits(((code as f32 + 0.5) * s).to_bits() + spread % 3 - 1));
-            let any = (0..200).map(|i: u32| (i * 40_503 ^ spread).wrapping_mul(2_654_435_761) as f32 * 1e-8 * s);
+            let any = (0..200).map(|i: u32| ((i * 40_503) ^ spread).wrapping_mul(2_654_435_761) as f32 * 1e-8 * s);
             for x in x.into_iter().map(|x| x * s).chain(near).chain(any) {
                 if x.abs() < 1024.0 * s && x.abs() > 1e-6 * s {
                     let quotient = from_f32::quotient(x, reciprocal);
