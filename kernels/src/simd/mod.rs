@@ -6,6 +6,7 @@
 //!
 //! The baseline tier takes `wide`'s registers; fewer elements than fill one go through the definition.
 
+mod aligned;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 mod arm;
 pub(crate) mod portable;
@@ -13,6 +14,7 @@ pub(crate) mod portable;
 mod x86;
 #[cfg(target_arch = "x86_64")]
 mod x86_bytes;
+pub(crate) use aligned::AlignedF32;
 pub(crate) use portable::{BaselineBytes, BaselineQuad};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Quad4, Quad8, Quad16};
@@ -128,6 +130,8 @@ pub(crate) trait Quad: Real {
     fn codes<const S: bool>(x: &[u8]) -> Self;
     /// The first `N` values.
     fn load(x: &[f32]) -> Self;
+    /// The first 16 values of each of `N / 16` rows, `stride` apart.
+    fn load_rows(x: &[f32], stride: usize) -> Self;
     /// The first `N` values, rounded to f32.
     fn load_i32(x: &[i32]) -> Self;
     /// Writes the values to the first `N` places.
@@ -161,10 +165,7 @@ pub(crate) trait Quad: Real {
 
 /// `f` of all lanes, in pairs.
 #[inline(always)]
-pub(crate) fn fold_lanes<const N: usize>(
-    mut lanes: [f32; N],
-    f: impl Fn(f32, f32) -> f32 + Copy,
-) -> f32 {
+pub(crate) fn fold_lanes<const N: usize>(mut lanes: [f32; N], f: impl Fn(f32, f32) -> f32) -> f32 {
     let mut n = N;
     while n > 1 {
         n /= 2;

@@ -180,6 +180,11 @@ impl Quad for BaselineQuad {
     }
 
     #[inline(always)]
+    fn load_rows(x: &[f32], _stride: usize) -> Self {
+        Self::load(x)
+    }
+
+    #[inline(always)]
     fn load_i32(x: &[i32]) -> Self {
         let (parts, _) = x[..16].as_chunks::<4>();
         Self::from_i32([0, 1, 2, 3].map(|i| i32x4::new(parts[i])))

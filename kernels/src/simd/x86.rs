@@ -175,6 +175,14 @@ macro_rules! quad {
             }
 
             #[inline(always)]
+            fn load_rows(x: &[f32], stride: usize) -> Self {
+                let x = &x[..stride.saturating_mul($n / 16 - 1).saturating_add(16)];
+                let rows = [0, 1, 2, 3].map(|i| $n / 4 * i).map(|i| i / 16 * stride + i % 16);
+                // SAFETY: as above, and the last row has 16 values, as those before it have.
+                unsafe { Self(parts4!(rows, |at| $load_ps(x.as_ptr().add(*at)))) }
+            }
+
+            #[inline(always)]
             fn load_i32(x: &[i32]) -> Self {
                 let (parts, _) = x[..$n].as_chunks::<{ $n / 4 }>();
                 // SAFETY: as above.
