@@ -246,7 +246,9 @@ fn layers(list: &mut List<'_>, cpu: Cpu) {
             move || pool.run(&Serial, &x, &mut y).unwrap()
         });
     }
-    for (pixels, channels) in [(112 * 112, 32), (56 * 56, 24), (28 * 28, 512), (49, 2048)] {
+    for (pixels, channels) in
+        [(224 * 224, 3), (112 * 112, 32), (56 * 56, 24), (56 * 56, 64), (28 * 28, 512), (49, 2048)]
+    {
         transposes(list, pixels, channels, 1);
         transposes(list, pixels, channels, 4);
     }
