@@ -251,7 +251,9 @@ fn layers(list: &mut List<'_>, cpu: Cpu) {
             move || pool.run(&Serial, &x, &mut y).unwrap()
         });
     }
-    for (pixels, channels) in [(112 * 112, 32), (56 * 56, 24), (28 * 28, 512), (49, 2048)] {
+    for (pixels, channels) in
+        [(224 * 224, 3), (112 * 112, 32), (56 * 56, 24), (56 * 56, 64), (28 * 28, 512), (49, 2048)]
+    {
         transposes(list, pixels, channels, 1);
         transposes(list, pixels, channels, 4);
     }
@@ -260,6 +262,12 @@ fn layers(list: &mut List<'_>, cpu: Cpu) {
         let (a, b) = (codes(56 * 56 * 64), codes(56 * 56 * 64));
         let mut y = zeros(2 * a.len());
         move || concat.run(&Serial, &[&a, &b], &mut y).unwrap()
+    });
+    list.add("slice-56x56-64-of-128", 2 * 56 * 56 * 64, || {
+        let slice =
+            StridedCopy::slice(&[56 * 56, 128], &[0, 64], &[56 * 56, 64], &[1, 1], 1).unwrap();
+        let (x, mut y) = (codes(56 * 56 * 128), zeros(56 * 56 * 64));
+        move || slice.run(&Serial, &x, &mut y).unwrap()
     });
     let pad = Pad::new(&[56, 56, 64], &[1, 1, 0], &[1, 1, 0], 1).unwrap();
     list.add("pad-1-56x56x64", 56 * 56 * 64 + pad.out_bytes(), || {

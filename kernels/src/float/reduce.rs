@@ -9,6 +9,7 @@ use crate::cpu::Cpu;
 use crate::error::{KernelError, check_len, checked_product};
 use crate::multiversion::multiversion;
 use crate::par::Parallel;
+use crate::simd::fold_lanes;
 use crate::split;
 
 /// What a reduction computes.
@@ -172,14 +173,7 @@ pub(crate) fn fold(row: &[f32], start: f32, f: impl Fn(f32, f32) -> f32) -> f32 
     for (a, &x) in acc.iter_mut().zip(tail) {
         *a = f(*a, x);
     }
-    let mut n = LANES;
-    while n > 1 {
-        n /= 2;
-        for i in 0..n {
-            acc[i] = f(acc[i], acc[i + n]);
-        }
-    }
-    acc[0]
+    fold_lanes(acc, f)
 }
 
 #[cfg(test)]

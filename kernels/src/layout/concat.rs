@@ -1,8 +1,12 @@
 //! Concatenation along an axis.
 
+use super::run::Runs;
 use crate::error::{KernelError, check_len, checked_product};
 use crate::par::Parallel;
 use crate::split;
+
+/// Bytes of the output that are written at a time.
+const BLOCK: usize = 16 * 1024;
 
 /// Concatenates tensors seen as `outer` rows of bytes: row `i` of the output is row `i` of every input, one
 /// after the other.
@@ -47,11 +51,14 @@ impl Concat {
         }
         let rows = split::rows_per_task(self.row);
         split::chunks(par, y, rows * self.row, |i, y| {
-            for (r, mut y) in y.chunks_mut(self.row).enumerate() {
+            // Blocks that stay in the first cache until all inputs have been copied.
+            let block = (BLOCK / self.row).max(1);
+            for (b, y) in y.chunks_mut(block * self.row).enumerate() {
+                let (first, count, mut y) = (i * rows + b * block, y.len() / self.row, y);
                 for (x, &len) in inputs.iter().zip(&self.rows) {
-                    let (part, rest) = y.split_at_mut(len);
-                    part.copy_from_slice(&x[(i * rows + r) * len..][..len]);
-                    y = rest;
+                    let runs = Runs { count, len, steps: [len, self.row] };
+                    runs.copy(&x[first * len..], y);
+                    y = &mut y[len..];
                 }
             }
         });
@@ -64,6 +71,32 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
     use crate::split::testing::pool;
+    use crate::testing::{Flush, Guarded};
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn runs_of_any_length(outer in 0usize..50, rows in prop::collection::vec(0usize..140, 0..4)) {
+            let byte = |k: usize, i: usize| ((i as u32).wrapping_mul(2_654_435_761) >> 24) as u8 ^ k as u8;
+            let mut want = Vec::new();
+            for o in 0..outer {
+                for (k, &row) in rows.iter().enumerate() {
+                    want.extend((o * row..(o + 1) * row).map(|i| byte(k, i)));
+                }
+            }
+            let concat = Concat::new(outer, rows.clone()).unwrap();
+            for flush in [Flush::Start, Flush::End] {
+                let guarded = |(k, &row): (usize, &usize)| {
+                    Guarded::new(&(0..outer * row).map(|i| byte(k, i)).collect::<Vec<_>>(), flush)
+                };
+                let inputs: Vec<Guarded> = rows.iter().enumerate().map(guarded).collect();
+                let inputs: Vec<&[u8]> = inputs.iter().map(|x| &**x).collect();
+                let mut y = Guarded::new(&vec![0; want.len()], flush);
+                concat.run(&pool(), &inputs, &mut y).unwrap();
+                prop_assert!(*y == *want);
+            }
+        }
+    }
 
     #[test]
     fn rows_follow_each_other() {

@@ -5,7 +5,9 @@
 mod concat;
 mod gather;
 mod pad;
+mod run;
 mod strided;
+mod thin;
 mod tile;
 
 pub use concat::Concat;

@@ -1,5 +1,6 @@
 //! Copies into a contiguous output from an input walked with any strides: transpose, slice, expand, tile.
 
+use super::run::Runs;
 use super::tensor_bytes;
 use super::tile::Transpose;
 use crate::cpu::Cpu;
@@ -183,9 +184,7 @@ impl StridedCopy {
         if inner.1 == 1 {
             let rows = (TASK_BYTES / (inner.0 * E)).max(1);
             split::chunks(par, y, rows * inner.0, |i, y| {
-                for (r, y) in y.chunks_mut(inner.0).enumerate() {
-                    y.copy_from_slice(&x[self.source(outer, i * rows + r)..][..inner.0]);
-                }
+                self.copy_rows(x, y, inner.0, i * rows);
             });
         } else if let Some(contiguous) =
             outer.iter().rposition(|&(_, stride)| stride == 1).filter(|_| inner.1 > 0)
@@ -206,6 +205,30 @@ impl StridedCopy {
         }
     }
 
+    /// Copies rows of `len` elements, the first of which is row `first` of the output.
+    fn copy_rows<const E: usize>(
+        &self,
+        x: &[[u8; E]],
+        mut y: &mut [[u8; E]],
+        len: usize,
+        mut first: usize,
+    ) {
+        let outer = &self.loops[..self.loops.len() - 1];
+        let (around, stride) = outer.last().copied().unwrap_or((1, 0));
+        while !y.is_empty() {
+            // Those of one walk through the loop around them, if that goes forward.
+            let (count, step) = match usize::try_from(stride) {
+                Ok(stride) => ((around - first % around).min(y.len() / len), stride),
+                Err(_) => (1, 0),
+            };
+            let (part, tail) = y.split_at_mut(count * len);
+            let runs = Runs { count, len: len * E, steps: [step * E, len * E] };
+            let x = &x[self.source(outer, first)..];
+            runs.copy(x.as_flattened(), part.as_flattened_mut());
+            (first, y) = (first + count, tail);
+        }
+    }
+
     /// Transposes loop `a`, contiguous in the input, with the innermost loop, contiguous in the output. The
     /// loops between them are walked around the tiles.
     fn run_tiled<const E: usize>(
@@ -220,8 +243,9 @@ impl StridedCopy {
         let (a_len, middle) = (rest[0].0, &rest[1..rest.len() - 1]);
         let between: usize = middle.iter().map(|&(len, _)| len).product();
         let row = between * inner.0;
-        // At least a cache line of the input's rows, which another task would read again.
-        let (rows, cpu) = ((TASK_BYTES / (row * E)).max(64 / E), Cpu::detect());
+        // Whole cache lines of the input's rows, which another task would read again.
+        let (line, cpu) = (64 / E, Cpu::detect());
+        let rows = (TASK_BYTES / (row * E) / line).max(1) * line;
         split::chunks(par, y, rows * row, |i, mut y| {
             let mut first = i * rows;
             while !y.is_empty() {
@@ -279,6 +303,7 @@ mod tests {
     use super::*;
     use crate::par::Serial;
     use crate::split::testing::pool;
+    use crate::testing::{Flush, Guarded};
     use proptest::prelude::*;
 
     /// Splits a flat index into coordinates.
@@ -311,10 +336,10 @@ mod tests {
             let at = flat(dims, &source(&coordinates(out, i))) * element;
             want.extend_from_slice(&x[at..at + element]);
         }
-        for par in [&Serial as &dyn Parallel, &pool()] {
-            let mut y = vec![0; copy.out_bytes()];
+        for (par, flush) in [(&Serial as &dyn Parallel, Flush::Start), (&pool(), Flush::End)] {
+            let (x, mut y) = (Guarded::new(&x, flush), Guarded::new(&vec![0; want.len()], flush));
             copy.run(par, &x, &mut y).unwrap();
-            assert_eq!(y, want, "{copy:?}");
+            assert!(*y == *want, "{copy:?}");
         }
     }
 

@@ -6,7 +6,7 @@ use crate::error::{KernelError, check_len};
 use crate::multiversion::multiversion;
 use crate::numeric::widen;
 use crate::par::Parallel;
-use crate::simd::{Quad, blocks, quads};
+use crate::simd::{AlignedF32, Quad, blocks, quads};
 use crate::split::{self, TASK_BYTES};
 
 /// Integer codes to dequantize.
@@ -36,10 +36,10 @@ impl Codes<'_> {
 #[derive(Clone, Debug)]
 pub struct Dequantize {
     cpu: Cpu,
-    scales: Vec<f32>,
+    scales: AlignedF32,
     zero_points: Vec<i32>,
     /// The zero points in f32, if every difference of an 8-bit code and one is exact there.
-    exact: Option<Vec<f32>>,
+    exact: Option<AlignedF32>,
     inner: usize,
 }
 
@@ -74,8 +74,9 @@ impl Dequantize {
             ));
         }
         let small = zero_points.iter().all(|z| z.unsigned_abs() < 1 << 20);
-        let exact = small.then(|| zero_points.iter().map(|&z| z as f32).collect());
-        Ok(Self { cpu, scales, zero_points, exact, inner })
+        let values = || zero_points.iter().map(|&z| z as f32).collect::<Vec<f32>>();
+        let exact = small.then(|| AlignedF32::from(&values()[..]));
+        Ok(Self { cpu, scales: scales[..].into(), zero_points, exact, inner })
     }
 
     /// Dequantizes `q` to `y`; both have the same length, a multiple of axis length · `inner` if per axis.

@@ -12,7 +12,7 @@ use crate::error::{KernelError, check_len, checked_product};
 use crate::numeric::{clamp, rne, widen};
 use crate::par::{DisjointMut, Parallel};
 use crate::sign::Sign;
-use crate::simd::{MAX_LANES, MAX_SUM, Quad, Real, blocks, quads};
+use crate::simd::{MAX_SUM, Quad, Real, blocks, quads};
 use crate::split;
 
 /// What quantizing a row found.
@@ -72,27 +72,39 @@ impl DynamicQuantize {
             let first = i * per_task;
             // SAFETY: `chunks` gives each `i` to one task, so that these ranges are disjoint.
             let rows = unsafe { rows.slice(first..count.min(first + per_task)) };
-            let x = x[first * columns..].chunks(columns);
-            for ((x, y), row) in x.zip(y.chunks_mut(columns)).zip(rows) {
-                *row = self.row(x, y);
+            // The range of the next row is found before a row is quantized: what follows from it takes long, but few
+            // instructions.
+            let mut ranges =
+                x[first * columns..][..y.len()].chunks(columns).map(|x| (x, self.quantize(x)));
+            let mut next = ranges.next();
+            for (y, row) in y.chunks_mut(columns).zip(rows) {
+                if let Some((x, quantize)) = std::mem::replace(&mut next, ranges.next()) {
+                    *row = self.row(x, quantize, y);
+                }
             }
         });
         Ok(())
     }
 
-    fn row(&self, x: &[f32], y: &mut [u8]) -> RowQuantization {
+    /// The quantization of the row `x`.
+    fn quantize(&self, x: &[f32]) -> Quantize {
         let mut ends = (0.0, 0.0);
         range(self.cpu, x, &mut ends);
         let (lo, hi) = ends;
         let scale = (hi - lo) / 255.0;
         let scale = if scale == 0.0 { 1.0 } else { scale };
         let zero_point = rne(clamp(-lo / scale, 0.0, 255.0)) + self.sign.min();
-        Quantize::unchecked(self.cpu, scale, zero_point, type_range(self.sign)).slice(x, y);
+        Quantize::unchecked(self.cpu, scale, zero_point, type_range(self.sign))
+    }
+
+    fn row(&self, x: &[f32], quantize: Quantize, y: &mut [u8]) -> RowQuantization {
+        quantize.slice(x, y);
         let mut sum = 0;
         match self.sign {
             Sign::U8 => codes_sum::<false>(self.cpu, y, &mut sum),
             Sign::S8 => codes_sum::<true>(self.cpu, y, &mut sum),
         }
+        let (scale, zero_point) = quantize.parameters();
         RowQuantization { scale, zero_point, sum }
     }
 }
@@ -115,18 +127,7 @@ fn range_quads<Q: Quad>(x: &[f32], range: &mut (f32, f32)) {
         let v = Q::load(&x[at..]);
         (lo, hi) = (lo.min(v), hi.max(v));
     }
-    let (mut lows, mut highs) = ([0.0; MAX_LANES], [0.0; MAX_LANES]);
-    lo.store(&mut lows);
-    hi.store(&mut highs);
-    let mut n = Q::N;
-    while n > 1 {
-        n /= 2;
-        for i in 0..n {
-            lows[i] = Real::min(lows[i], lows[i + n]);
-            highs[i] = Real::max(highs[i], highs[i + n]);
-        }
-    }
-    *range = (lows[0], highs[0]);
+    *range = (lo.least(), hi.greatest());
 }
 
 /// Adds the codes to `sum`.
@@ -143,10 +144,8 @@ fn codes_sum_quads<Q: Quad, const S: bool>(codes: &[u8], sum: &mut i32) {
         for codes in whole.chunks_exact(Q::N) {
             sums = Q::add_codes::<S>(sums, codes);
         }
-        let mut lanes = [0.0; MAX_LANES];
-        Q::from_sums(sums).store(&mut lanes);
-        // Each lane is an integer below 2¹⁵.
-        *sum += lanes.iter().map(|&lane| lane as i32).sum::<i32>();
+        // Integers below 2¹⁵, and so few that all their sums are exact.
+        *sum += Q::from_sums(sums).total() as i32;
         codes_sum_body::<S>(tail, sum);
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! The division is what takes longest. `x / scale` differs from `fma(x, r, x·r')`, where `r + r'` is `1 / scale` to 48
 //! bits, for very few `x`, and a code differs only if such an `x` is next to where codes change: 256 places, which
-//! [`reciprocal`] tries before a quantization multiplies.
+//! [`same_codes`] tries before a quantization does without them. Another two fused operations make the quotient of any
+//! `x` right ([`corrected`]).
 
 use super::{check_bounds, check_code, check_scale, type_range};
 use crate::cpu::Cpu;
@@ -11,7 +12,7 @@ use crate::multiversion::multiversion;
 use crate::numeric::fused;
 use crate::par::Parallel;
 use crate::sign::Sign;
-use crate::simd::{Codes, Quad, blocks, quads};
+use crate::simd::{Codes, Quad, Real, blocks, quads};
 use crate::split::{self, TASK_BYTES};
 
 /// `y = clamp(rne(x / scale) + zero_point, min, max)`: the division is a true f32 division.
@@ -19,12 +20,23 @@ use crate::split::{self, TASK_BYTES};
 pub struct Quantize {
     cpu: Cpu,
     scale: f32,
-    /// What values are multiplied by, if that gives the codes that division gives.
-    reciprocal: Option<[f32; 2]>,
+    /// How values are divided by the scale.
+    division: Division,
     zero_point: i32,
     type_range: (i32, i32),
     min: i32,
     max: i32,
+}
+
+/// A division by the scale for 8-bit codes.
+#[derive(Clone, Copy, Debug)]
+enum Division {
+    /// The definition.
+    True,
+    /// Multiplying by the reciprocal in two parts, and correcting the quotient.
+    Corrected([f32; 2]),
+    /// Multiplying only, which has been seen to give the same codes.
+    Multiplied([f32; 2]),
 }
 
 impl Quantize {
@@ -35,8 +47,13 @@ impl Quantize {
     pub fn new(cpu: Cpu, scale: f32, zero_point: i32, sign: Sign) -> Result<Self, KernelError> {
         check_scale("the scale", scale)?;
         check_code("the zero point", zero_point, type_range(sign))?;
-        let reciprocal = reciprocal(scale);
-        Ok(Self { reciprocal, ..Self::unchecked(cpu, scale, zero_point, type_range(sign)) })
+        let mut quantize = Self::unchecked(cpu, scale, zero_point, type_range(sign));
+        if let Division::Corrected(reciprocal) = quantize.division
+            && same_codes(scale, reciprocal)
+        {
+            quantize.division = Division::Multiplied(reciprocal);
+        }
+        Ok(quantize)
     }
 
     /// Quantization to s16; see [`run_s16`](Self::run_s16).
@@ -52,7 +69,16 @@ impl Quantize {
 
     /// As [`new`](Self::new) for parameters that a kernel has found itself, perhaps for few values.
     pub(super) fn unchecked(cpu: Cpu, scale: f32, zero_point: i32, (min, max): (i32, i32)) -> Self {
-        Self { cpu, scale, reciprocal: None, zero_point, type_range: (min, max), min, max }
+        let division = match reciprocal(scale) {
+            Some(reciprocal) => Division::Corrected(reciprocal),
+            None => Division::True,
+        };
+        Self { cpu, scale, division, zero_point, type_range: (min, max), min, max }
+    }
+
+    /// Scale and zero point.
+    pub(super) fn parameters(&self) -> (f32, i32) {
+        (self.scale, self.zero_point)
     }
 
     /// Limits the result to the codes `[min, max]` (a relu or clip that follows, rounded by this quantization).
@@ -135,28 +161,40 @@ impl Quantize {
 quads!(fn quantize8[const S: bool][S] = quantize8_quads, quantize8_body(x: &[f32], y: &mut [u8], q: &Quantize), y.len());
 multiversion!(fn quantize16 = quantize16_body(x: &[f32], y: &mut [i16], q: &Quantize));
 
-/// `1 / scale` in two parts, if multiplying by them gives the 8-bit codes that dividing by `scale` gives.
+/// `1 / scale` in two parts, unless quotients might come near to where f32 ends: then nothing overflows, and what
+/// underflows is far below a half.
+pub(super) fn reciprocal(scale: f32) -> Option<[f32; 2]> {
+    let r = 1.0 / f64::from(scale);
+    let reciprocal = [r as f32, (r - f64::from(r as f32)) as f32];
+    (1e-18..1e18).contains(&scale).then_some(reciprocal)
+}
+
+/// Whether multiplying by the reciprocal gives the 8-bit codes that dividing by `scale` gives.
 ///
 /// Both quotients are within 2⁻²⁴ and a little more of the true one. Three units in the last place from where the true
 /// one is a half and codes change, they are on the same side of it.
-fn reciprocal(scale: f32) -> Option<[f32; 2]> {
-    let r = 1.0 / f64::from(scale);
-    let reciprocal = [r as f32, (r - f64::from(r as f32)) as f32];
-    // Far from where f32 ends nothing overflows, and what underflows is far below a half.
-    let normal = (1e-18..1e18).contains(&scale);
+fn same_codes(scale: f32, reciprocal: [f32; 2]) -> bool {
     let same = |x: f32| (x / scale).round_ties_even() == quotient(x, reciprocal).round_ties_even();
     let same_around = |code: i16| {
         let bits = ((f32::from(code) + 0.5) * scale).to_bits();
         (bits - 3..=bits + 3).all(|bits| same(f32::from_bits(bits)))
     };
     // Negative values have the same quotients but for the sign.
-    (normal && (0..256).all(same_around)).then_some(reciprocal)
+    (0..256).all(same_around)
 }
 
 /// `x / scale` by its `reciprocal`.
 #[inline(always)]
-fn quotient(x: f32, [high, low]: [f32; 2]) -> f32 {
+pub(super) fn quotient(x: f32, [high, low]: [f32; 2]) -> f32 {
     fused(x, high, x * low)
+}
+
+/// `x / −minus_scale`, rounded as the division is, from its `quotient`. That is one of the two neighbours of the true
+/// one, so that the remainder is exact; with the nearest reciprocal, what it adds to the quotient rounds as it should
+/// (Markstein 1990).
+#[inline(always)]
+pub(super) fn corrected<R: Real>(x: R, quotient: R, minus_scale: R, reciprocal: R) -> R {
+    quotient.mul_add(minus_scale, x).mul_add(reciprocal, quotient)
 }
 
 /// A value of so many scales is beyond every code, and its quotient an s32.
@@ -165,17 +203,27 @@ const BEYOND: f32 = 1024.0;
 #[inline(always)]
 fn quantize8_quads<Q: Quad, const S: bool>(x: &[f32], y: &mut [u8], q: &Quantize) {
     let (x, codes) = (&x[..y.len()], q.codes());
-    if Q::FUSES
-        && let Some(reciprocal) = q.reciprocal
-    {
-        // NaN becomes the smallest code, and so may large negative values on their way.
-        let [high, low] = reciprocal.map(Q::splat);
-        let hi = Q::splat(BEYOND * q.scale);
-        for at in blocks(y.len(), Q::N) {
-            let x = Q::load(&x[at..]).min(hi);
-            x.mul_add(high, x.mul(low)).store_codes::<S>(codes, &mut y[at..]);
+    let beyond = Q::splat(BEYOND * q.scale);
+    // NaN becomes the smallest code, and so may large negative values on their way.
+    match q.division {
+        Division::Multiplied(reciprocal) if Q::FUSES => {
+            let [high, low] = reciprocal.map(Q::splat);
+            for at in blocks(y.len(), Q::N) {
+                let x = Q::load(&x[at..]).min(beyond);
+                x.mul_add(high, x.mul(low)).store_codes::<S>(codes, &mut y[at..]);
+            }
+            return;
         }
-        return;
+        Division::Corrected(reciprocal) if Q::FUSES => {
+            let ([high, low], minus_scale) = (reciprocal.map(Q::splat), Q::splat(-q.scale));
+            for at in blocks(y.len(), Q::N) {
+                let x = Q::load(&x[at..]).min(beyond);
+                let v = corrected(x, x.mul_add(high, x.mul(low)), minus_scale, high);
+                v.store_codes::<S>(codes, &mut y[at..]);
+            }
+            return;
+        }
+        _ => {}
     }
     let (scale, hi) = (Q::splat(q.scale), Q::splat(codes.offsets().1));
     for at in blocks(y.len(), Q::N) {

@@ -6,7 +6,7 @@ use crate::error::{KernelError, check_at_least, check_len};
 use crate::numeric::{clamp, rne};
 use crate::par::Parallel;
 use crate::sign::Sign;
-use crate::simd::{Codes, Quad, blocks, quads};
+use crate::simd::{AlignedF32, Codes, Quad, blocks, quads};
 use crate::split::{self, TASK_BYTES};
 
 /// `y = clamp(rne(f32(acc) · m) + zero_point, min, max)`, s32 accumulators to 8 bits in `HalfEven` rounding
@@ -14,7 +14,7 @@ use crate::split::{self, TASK_BYTES};
 #[derive(Clone, Debug)]
 pub struct Requantize {
     cpu: Cpu,
-    multipliers: Vec<f32>,
+    multipliers: AlignedF32,
     /// Whether every multiplier is below 1, so that no product leaves s32 before it is limited.
     small: bool,
     sign: Sign,
@@ -42,7 +42,7 @@ impl Requantize {
         check_code("the zero point", zero_point, type_range(sign))?;
         check_bounds(min, max, type_range(sign))?;
         let small = multipliers.iter().all(|m| m.abs() < 1.0);
-        Ok(Self { cpu, multipliers, small, sign, zero_point, min, max })
+        Ok(Self { cpu, multipliers: multipliers[..].into(), small, sign, zero_point, min, max })
     }
 
     /// Requantizes `acc` to `y`; both have the same length, a multiple of the number of multipliers.

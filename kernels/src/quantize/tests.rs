@@ -77,6 +77,21 @@ proptest! {
     }
 
     #[test]
+    fn corrected_quotients_are_those_of_division(s in scale(), x in values(), spread in any::<u32>()) {
+        if let Some(reciprocal) = from_f32::reciprocal(s) {
+            // Values of every mantissa, and those next to where codes change.
+            let near = (0..256).map(|code| f32::from_bits(((code as f32 + 0.5) * s).to_bits() + spread % 3 - 1));
+            let any = (0..200).map(|i: u32| ((i * 40_503) ^ spread).wrapping_mul(2_654_435_761) as f32 * 1e-8 * s);
+            for x in x.into_iter().map(|x| x * s).chain(near).chain(any) {
+                if x.abs() < 1024.0 * s && x.abs() > 1e-6 * s {
+                    let quotient = from_f32::quotient(x, reciprocal);
+                    prop_assert_eq!(from_f32::corrected(x, quotient, -s, reciprocal[0]), x / s, "{} / {}", x, s);
+                }
+            }
+        }
+    }
+
+    #[test]
     fn every_isa_quantizes_to_16_bits(x in values(), s in scale(), z: i16) {
         for cpu in cpus() {
             let mut y = vec![0; x.len()];

@@ -6,6 +6,7 @@
 //!
 //! The baseline tier takes `wide`'s registers; fewer elements than fill one go through the definition.
 
+mod aligned;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 mod arm;
 pub(crate) mod portable;
@@ -13,6 +14,7 @@ pub(crate) mod portable;
 mod x86;
 #[cfg(target_arch = "x86_64")]
 mod x86_bytes;
+pub(crate) use aligned::AlignedF32;
 pub(crate) use portable::{BaselineBytes, BaselineQuad};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Quad4, Quad8, Quad16};
@@ -128,6 +130,8 @@ pub(crate) trait Quad: Real {
     fn codes<const S: bool>(x: &[u8]) -> Self;
     /// The first `N` values.
     fn load(x: &[f32]) -> Self;
+    /// The first 16 values of each of `N / 16` rows, `stride` apart.
+    fn load_rows(x: &[f32], stride: usize) -> Self;
     /// The first `N` values, rounded to f32.
     fn load_i32(x: &[i32]) -> Self;
     /// Writes the values to the first `N` places.
@@ -151,6 +155,25 @@ pub(crate) trait Quad: Real {
     fn add_codes<const S: bool>(sums: Self::Sums, x: &[u8]) -> Self::Sums;
     /// The sums as f32, exactly.
     fn from_sums(sums: Self::Sums) -> Self;
+    /// The least value; none may be NaN.
+    fn least(self) -> f32;
+    /// The greatest value; none may be NaN.
+    fn greatest(self) -> f32;
+    /// The sum of values whose sums are exact in any order.
+    fn total(self) -> f32;
+}
+
+/// `f` of all lanes, in pairs.
+#[inline(always)]
+pub(crate) fn fold_lanes<const N: usize>(mut lanes: [f32; N], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut n = N;
+    while n > 1 {
+        n /= 2;
+        for i in 0..n {
+            lanes[i] = f(lanes[i], lanes[i + n]);
+        }
+    }
+    lanes[0]
 }
 
 /// Codes that fit into the 16 bits of a [`Quad::Sums`].
@@ -167,8 +190,16 @@ pub(crate) trait Bytes: Copy {
     fn load(x: &[u8]) -> Self;
     /// Writes the first `N` bytes.
     fn store(self, y: &mut [u8]);
-    /// The first 16 bytes at each multiple of `stride`.
-    fn load_lanes(x: &[u8], stride: usize) -> Self;
+    /// Lane `a·B + b` of 16 bytes from `x + 16·a + stride·b`; `B` divides the number of lanes.
+    ///
+    /// # Safety
+    /// All these bytes may be read.
+    unsafe fn load_lanes<const B: usize>(x: *const u8, stride: usize) -> Self;
+    /// Writes `B` lanes to each multiple of `stride`.
+    ///
+    /// # Safety
+    /// All these bytes may be written.
+    unsafe fn store_lanes<const B: usize>(self, y: *mut u8, stride: usize);
     /// The greater of each two codes, two's complement if `S`.
     fn max<const S: bool>(self, b: Self) -> Self;
     /// Elements of `E` bytes from `self` and `b` in turn, within every 16 bytes: those of the first eight bytes.

@@ -4,7 +4,7 @@
 
 use wide::{bytemuck::cast, f32x4, i8x16, i16x8, i32x4, u8x16};
 
-use super::{Bytes, Codes, Quad, Real};
+use super::{Bytes, Codes, Quad, Real, fold_lanes};
 use crate::numeric::fused;
 
 /// Codes to s16, two's complement if `S`.
@@ -180,6 +180,11 @@ impl Quad for BaselineQuad {
     }
 
     #[inline(always)]
+    fn load_rows(x: &[f32], _stride: usize) -> Self {
+        Self::load(x)
+    }
+
+    #[inline(always)]
     fn load_i32(x: &[i32]) -> Self {
         let (parts, _) = x[..16].as_chunks::<4>();
         Self::from_i32([0, 1, 2, 3].map(|i| i32x4::new(parts[i])))
@@ -231,6 +236,24 @@ impl Quad for BaselineQuad {
         let ([a, b], [c, d]) = (widen32(a), widen32(b));
         Self::from_i32([a, b, c, d])
     }
+
+    #[inline(always)]
+    fn least(self) -> f32 {
+        let [a, b, c, d] = self.0;
+        fold_lanes(lesser(lesser(a, b), lesser(c, d)).to_array(), Real::min)
+    }
+
+    #[inline(always)]
+    fn greatest(self) -> f32 {
+        let [a, b, c, d] = self.0;
+        fold_lanes(greater(greater(a, b), greater(c, d)).to_array(), Real::max)
+    }
+
+    #[inline(always)]
+    fn total(self) -> f32 {
+        let [a, b, c, d] = self.0;
+        fold_lanes(((a + b) + (c + d)).to_array(), Real::add)
+    }
 }
 
 /// 16 bytes.
@@ -259,8 +282,15 @@ impl Bytes for BaselineBytes {
     }
 
     #[inline(always)]
-    fn load_lanes(x: &[u8], _stride: usize) -> Self {
-        Self::load(x)
+    unsafe fn load_lanes<const B: usize>(x: *const u8, _stride: usize) -> Self {
+        // SAFETY: the caller's promise; bytes are aligned anywhere.
+        Self(u8x16::new(unsafe { x.cast::<[u8; 16]>().read() }))
+    }
+
+    #[inline(always)]
+    unsafe fn store_lanes<const B: usize>(self, y: *mut u8, _stride: usize) {
+        // SAFETY: as above.
+        unsafe { y.cast::<[u8; 16]>().write(self.0.to_array()) }
     }
 
     #[inline(always)]

@@ -6,7 +6,7 @@
 use std::arch::x86_64::*;
 
 use super::x86_bytes::{Bytes16, Bytes32, Bytes64};
-use super::{Codes, Quad, Real};
+use super::{Codes, Quad, Real, fold_lanes};
 
 /// An expression of each of the four parts. Closures would have to be inlined to have the caller's features.
 macro_rules! parts4 {
@@ -120,6 +120,15 @@ macro_rules! quad {
                 }
             }
 
+            /// The values of a register.
+            #[inline(always)]
+            fn lanes(v: $ps) -> [f32; $n / 4] {
+                let mut lanes = [0.0; $n / 4];
+                // SAFETY: as above, and `lanes` has a whole register's elements.
+                unsafe { $store_ps(lanes.as_mut_ptr(), v) };
+                lanes
+            }
+
             /// The codes, packed within lanes of 16 bytes.
             #[inline(always)]
             fn packed<const S: bool>(self, codes: Codes) -> $si {
@@ -163,6 +172,14 @@ macro_rules! quad {
                 let (parts, _) = x[..$n].as_chunks::<{ $n / 4 }>();
                 // SAFETY: as above, and each part has a whole register's elements.
                 unsafe { Self(parts4!(parts, |p| $load_ps(p.as_ptr()))) }
+            }
+
+            #[inline(always)]
+            fn load_rows(x: &[f32], stride: usize) -> Self {
+                let x = &x[..stride.saturating_mul($n / 16 - 1).saturating_add(16)];
+                let rows = [0, 1, 2, 3].map(|i| $n / 4 * i).map(|i| i / 16 * stride + i % 16);
+                // SAFETY: as above, and the last row has 16 values, as those before it have.
+                unsafe { Self(parts4!(rows, |at| $load_ps(x.as_ptr().add(*at)))) }
             }
 
             #[inline(always)]
@@ -270,6 +287,30 @@ macro_rules! quad {
                     let ([a, b], [c, d]) = ($split32(low), $split32(high));
                     Self([$to_ps(a), $to_ps(b), $to_ps(c), $to_ps(d)])
                 }
+            }
+
+            #[inline(always)]
+            fn least(self) -> f32 {
+                let [a, b, c, d] = self.0;
+                // SAFETY: as above.
+                let least = unsafe { $min($min(a, b), $min(c, d)) };
+                fold_lanes(Self::lanes(least), Real::min)
+            }
+
+            #[inline(always)]
+            fn greatest(self) -> f32 {
+                let [a, b, c, d] = self.0;
+                // SAFETY: as above.
+                let greatest = unsafe { $max($max(a, b), $max(c, d)) };
+                fold_lanes(Self::lanes(greatest), Real::max)
+            }
+
+            #[inline(always)]
+            fn total(self) -> f32 {
+                let [a, b, c, d] = self.0;
+                // SAFETY: as above.
+                let total = unsafe { $add($add(a, b), $add(c, d)) };
+                fold_lanes(Self::lanes(total), Real::add)
             }
         }
     };
@@ -533,7 +574,7 @@ fn load8(x: &[u8; 8]) -> __m128i {
 
 #[target_feature(enable = "sse2")]
 #[inline]
-pub(super) fn load16(x: &[u8; 16]) -> __m128i {
+fn load16(x: &[u8; 16]) -> __m128i {
     // SAFETY: `x` is a reference to 16 readable bytes; the load has no alignment demand.
     unsafe { _mm_loadu_si128(x.as_ptr().cast()) }
 }

@@ -3,12 +3,11 @@
 use std::arch::x86_64::*;
 
 use super::Bytes;
-use super::x86::load16;
 
 /// Defines the bytes of one register width.
 macro_rules! bytes {
     ($name:ident, $doc:literal, $n:literal, $si:ty,
-     [$load:ident, $store:ident, $from_lanes:ident],
+     [$load:ident, $store:ident, $load_lanes:ident, $store_lanes:ident],
      [$max_u8:ident, $max_i8:ident],
      [$low8:ident, $high8:ident, $low16:ident, $high16:ident, $low32:ident, $high32:ident]) => {
         #[doc = $doc]
@@ -33,13 +32,15 @@ macro_rules! bytes {
             }
 
             #[inline(always)]
-            fn load_lanes(x: &[u8], stride: usize) -> Self {
-                let mut lanes = [[0; 16]; $n / 16];
-                for (i, lane) in lanes.iter_mut().enumerate() {
-                    lane.copy_from_slice(&x[i * stride..][..16]);
-                }
-                // SAFETY: the tier's features are enabled.
-                Self(unsafe { $from_lanes(&lanes) })
+            unsafe fn load_lanes<const B: usize>(x: *const u8, stride: usize) -> Self {
+                // SAFETY: the tier's features are enabled; the rest is the caller's promise.
+                Self(unsafe { $load_lanes::<B>(x, stride) })
+            }
+
+            #[inline(always)]
+            unsafe fn store_lanes<const B: usize>(self, y: *mut u8, stride: usize) {
+                // SAFETY: as above.
+                unsafe { $store_lanes::<B>(self.0, y, stride) }
             }
 
             #[inline(always)]
@@ -80,7 +81,7 @@ bytes!(
     "16 bytes, on the AVX2 tier.",
     16,
     __m128i,
-    [_mm_loadu_si128, _mm_storeu_si128, from_lanes_sse],
+    [_mm_loadu_si128, _mm_storeu_si128, load_lanes_sse, store_lanes_sse],
     [_mm_max_epu8, _mm_max_epi8],
     [
         _mm_unpacklo_epi8,
@@ -96,7 +97,7 @@ bytes!(
     "32 bytes of AVX2.",
     32,
     __m256i,
-    [_mm256_loadu_si256, _mm256_storeu_si256, from_lanes_avx2],
+    [_mm256_loadu_si256, _mm256_storeu_si256, load_lanes_avx2, store_lanes_avx2],
     [_mm256_max_epu8, _mm256_max_epi8],
     [
         _mm256_unpacklo_epi8,
@@ -112,7 +113,7 @@ bytes!(
     "64 bytes of AVX-512.",
     64,
     __m512i,
-    [_mm512_loadu_si512, _mm512_storeu_si512, from_lanes_avx512],
+    [_mm512_loadu_si512, _mm512_storeu_si512, load_lanes_avx512, store_lanes_avx512],
     [_mm512_max_epu8, _mm512_max_epi8],
     [
         _mm512_unpacklo_epi8,
@@ -124,26 +125,101 @@ bytes!(
     ]
 );
 
-/// The register of some 16-byte lanes.
+/// [`Bytes::load_lanes`].
+///
+/// # Safety
+/// As there.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn from_lanes_sse([a]: &[[u8; 16]; 1]) -> __m128i {
-    load16(a)
+unsafe fn load_lanes_sse<const B: usize>(x: *const u8, _stride: usize) -> __m128i {
+    // SAFETY: the caller's promise.
+    unsafe { _mm_loadu_si128(x.cast()) }
 }
 
-/// As [`from_lanes_sse`].
+/// As [`load_lanes_sse`].
+///
+/// # Safety
+/// As there.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn from_lanes_avx2([a, b]: &[[u8; 16]; 2]) -> __m256i {
-    _mm256_set_m128i(load16(b), load16(a))
+unsafe fn load_lanes_avx2<const B: usize>(x: *const u8, stride: usize) -> __m256i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match B {
+            1 => _mm256_loadu_si256(x.cast()),
+            _ => _mm256_loadu2_m128i(x.add(stride).cast(), x.cast()),
+        }
+    }
 }
 
-/// As [`from_lanes_sse`].
+/// As [`load_lanes_sse`].
+///
+/// # Safety
+/// As there.
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn from_lanes_avx512([a, b, c, d]: &[[u8; 16]; 4]) -> __m512i {
-    let x = _mm512_castsi128_si512(load16(a));
-    let x = _mm512_inserti32x4::<1>(x, load16(b));
-    let x = _mm512_inserti32x4::<2>(x, load16(c));
-    _mm512_inserti32x4::<3>(x, load16(d))
+unsafe fn load_lanes_avx512<const B: usize>(x: *const u8, stride: usize) -> __m512i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if B == 1 {
+            return _mm512_loadu_si512(x.cast());
+        }
+        let lane = |i: usize| _mm_loadu_si128(x.add(i / B * 16 + i % B * stride).cast());
+        let x = _mm512_castsi128_si512(lane(0));
+        let x = _mm512_inserti32x4::<1>(x, lane(1));
+        let x = _mm512_inserti32x4::<2>(x, lane(2));
+        _mm512_inserti32x4::<3>(x, lane(3))
+    }
+}
+
+/// [`Bytes::store_lanes`].
+///
+/// # Safety
+/// As there.
+#[target_feature(enable = "avx2")]
+#[inline]
+unsafe fn store_lanes_sse<const B: usize>(v: __m128i, y: *mut u8, _stride: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { _mm_storeu_si128(y.cast(), v) }
+}
+
+/// As [`store_lanes_sse`].
+///
+/// # Safety
+/// As there.
+#[target_feature(enable = "avx2")]
+#[inline]
+unsafe fn store_lanes_avx2<const B: usize>(v: __m256i, y: *mut u8, stride: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match B {
+            1 => _mm256_storeu2_m128i(y.add(stride).cast(), y.cast(), v),
+            _ => _mm256_storeu_si256(y.cast(), v),
+        }
+    }
+}
+
+/// As [`store_lanes_sse`].
+///
+/// # Safety
+/// As there.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn store_lanes_avx512<const B: usize>(v: __m512i, y: *mut u8, stride: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match B {
+            1 => {
+                _mm_storeu_si128(y.cast(), _mm512_castsi512_si128(v));
+                _mm_storeu_si128(y.add(stride).cast(), _mm512_extracti32x4_epi32::<1>(v));
+                _mm_storeu_si128(y.add(2 * stride).cast(), _mm512_extracti32x4_epi32::<2>(v));
+                _mm_storeu_si128(y.add(3 * stride).cast(), _mm512_extracti32x4_epi32::<3>(v));
+            }
+            2 => {
+                _mm256_storeu_si256(y.cast(), _mm512_castsi512_si256(v));
+                _mm256_storeu_si256(y.add(stride).cast(), _mm512_extracti64x4_epi64::<1>(v));
+            }
+            _ => _mm512_storeu_si512(y.cast(), v),
+        }
+    }
 }
