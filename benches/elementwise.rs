@@ -22,7 +22,7 @@ use requant_kernels::lut::Lut;
 use requant_kernels::par::Serial;
 use requant_kernels::pool::{AveragePool8, GlobalAveragePool8, MaxPool8, PoolShape};
 use requant_kernels::quantize::{
-    Codes, Dequantize, DynamicQuantize, Quantize, Requantize, RowQuantization,
+    Codes, CodesMut, Dequantize, DynamicQuantize, Quantize, Requantize, Rescale, RowQuantization,
 };
 use requant_kernels::resize::{
     Bilinear8, BilinearF32, Coordinates, Nearest, NearestRounding, ResizeShape,
@@ -118,6 +118,12 @@ fn streams(list: &mut List<'_>, cpu: Cpu, bytes: usize) {
         move || lut.run(&Serial, &x, &mut y).unwrap()
     });
     let n = bytes / 3;
+    list.add("rescale-s16-u8", 3 * n, || {
+        let from = Dequantize::per_tensor(cpu, 0.0002, 0).unwrap();
+        let rescale = Rescale::new(from, Quantize::new(cpu, 0.02, 7, Sign::U8).unwrap()).unwrap();
+        let (x, mut y) = (Aligned::new(n, |i| (i * 7) as i16), zeros(n));
+        move || rescale.run(&Serial, Codes::S16(&x), CodesMut::Bits8(&mut y)).unwrap()
+    });
     list.add("max-U8", 3 * n, || {
         let max = QExtremum::new(cpu, Extremum::Max, Sign::U8, None);
         let (shapes, a, b, mut y) = (Broadcast::elementwise(n), codes(n), codes(n), zeros(n));

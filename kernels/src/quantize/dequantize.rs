@@ -23,7 +23,7 @@ pub enum Codes<'a> {
 }
 
 impl Codes<'_> {
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         match self {
             Self::U8(q) | Self::S8(q) => q.len(),
             Self::S16(q) => q.len(),
@@ -89,7 +89,7 @@ impl Dequantize {
         if axis == 1 {
             split::chunks(par, y, TASK_BYTES / 4, |i, y| {
                 let start = i * (TASK_BYTES / 4);
-                self.span(q, start, y, self.scales[0], self.zero_points[0]);
+                self.slice(q, start, y);
             });
             return Ok(());
         }
@@ -109,6 +109,16 @@ impl Dequantize {
             });
         }
         Ok(())
+    }
+
+    /// Whether there is one scale for all.
+    pub(super) fn is_per_tensor(&self) -> bool {
+        self.scales.len() == 1
+    }
+
+    /// Dequantizes the codes from `start` on, as many as `y` has, on the calling thread; one scale for all.
+    pub(super) fn slice(&self, q: Codes<'_>, start: usize, y: &mut [f32]) {
+        self.span(q, start, y, self.scales[0], self.zero_points[0]);
     }
 
     fn span(&self, q: Codes<'_>, start: usize, y: &mut [f32], scale: f32, zero_point: i32) {

@@ -131,6 +131,22 @@ impl Quantize {
     /// # Errors
     /// If the lengths differ or `self` was made for 8 bits.
     pub fn run_s16(&self, par: &dyn Parallel, x: &[f32], y: &mut [i16]) -> Result<(), KernelError> {
+        self.check_s16()?;
+        check_len("y", y.len(), x.len())?;
+        split::chunks(par, y, TASK_BYTES, |i, y| {
+            let x = &x[i * TASK_BYTES..][..y.len()];
+            self.slice_s16(x, y);
+        });
+        Ok(())
+    }
+
+    /// Quantizes on the calling thread, after [`check_s16`](Self::check_s16).
+    pub(super) fn slice_s16(&self, x: &[f32], y: &mut [i16]) {
+        quantize16(self.cpu, x, y, self);
+    }
+
+    /// Fails if `self` was made for 8 bits.
+    pub(super) fn check_s16(&self) -> Result<(), KernelError> {
         if self.type_range.1 <= 255 {
             return Err(KernelError::invalid(
                 "the output",
@@ -138,11 +154,6 @@ impl Quantize {
                 "8 bits wide, as this quantization was made for",
             ));
         }
-        check_len("y", y.len(), x.len())?;
-        split::chunks(par, y, TASK_BYTES, |i, y| {
-            let x = &x[i * TASK_BYTES..][..y.len()];
-            quantize16(self.cpu, x, y, self);
-        });
         Ok(())
     }
 

@@ -1,5 +1,5 @@
 //! Quantize (f32 → integer), dequantize (integer → f32) and requantize (s32 → 8 bit; 8 bit → 8 bit is a
-//! [`Lut`](crate::lut::Lut)).
+//! [`Lut`](crate::lut::Lut); any other pair a [`Rescale`]).
 //!
 //! Rounding is half to even throughout, and a value is clamped *before* it becomes an integer, so that
 //! infinities saturate and NaN gives the smallest code. This is what ONNX Runtime computes
@@ -9,6 +9,7 @@ mod dequantize;
 mod dynamic;
 mod from_f32;
 mod requantize;
+mod rescale;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,7 @@ pub use dynamic::{DynamicQuantize, RowQuantization};
 pub use from_f32::Quantize;
 pub use requantize::Requantize;
 pub(crate) use requantize::requantized;
+pub use rescale::{CodesMut, Rescale};
 
 use crate::error::KernelError;
 use crate::sign::Sign;

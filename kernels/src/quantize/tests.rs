@@ -274,3 +274,56 @@ fn bad_parameters_are_refused() {
     assert!(Requantize::new(cpu, vec![], 0, Sign::U8, (0, 255)).is_err());
     assert!(Requantize::new(cpu, vec![f32::NAN], 0, Sign::U8, (0, 255)).is_err());
 }
+
+proptest! {
+    #[test]
+    fn rescaling_is_dequantizing_and_quantizing(
+        q in prop::collection::vec(any::<i32>(), 0..3000), s in 1e-4f32..10.0, t in scale(), z: u8, sign in sign(),
+    ) {
+        let bytes: Vec<u8> = q.iter().map(|&q| q as u8).collect();
+        let shorts: Vec<i16> = q.iter().map(|&q| q as i16).collect();
+        for cpu in cpus() {
+            let from = Dequantize::per_tensor(cpu, s, i32::from(z) - 100).unwrap();
+            let to8 = Quantize::new(cpu, t, sign.value(z), sign).unwrap();
+            let to16 = Quantize::new_s16(cpu, t, 100 * i32::from(z) - 9000).unwrap();
+            for codes in [Codes::U8(&bytes), Codes::S8(&bytes), Codes::S16(&shorts), Codes::S32(&q)] {
+                let mut x = vec![0.0; q.len()];
+                from.run(&Serial, codes, &mut x).unwrap();
+                let (mut want, mut y) = (vec![0; q.len()], vec![1; q.len()]);
+                to8.run(&Serial, &x, &mut want).unwrap();
+                let rescale = Rescale::new(from.clone(), to8).unwrap();
+                rescale.run(&Serial, codes, CodesMut::Bits8(&mut y)).unwrap();
+                prop_assert!(y == want, "{codes:?} to 8 bits on {}", cpu.isa());
+                let (mut want, mut y) = (vec![0; q.len()], vec![1; q.len()]);
+                to16.run_s16(&Serial, &x, &mut want).unwrap();
+                let rescale = Rescale::new(from.clone(), to16).unwrap();
+                rescale.run(&Serial, codes, CodesMut::S16(&mut y)).unwrap();
+                prop_assert!(y == want, "{codes:?} to s16 on {}", cpu.isa());
+            }
+        }
+    }
+}
+
+#[test]
+fn accumulators_requantize_to_s16_by_the_multiplier() {
+    // several tasks
+    let acc = [i32::MIN, -70_001, -1, 0, 1, 50_000, 12_345_678, i32::MAX].repeat(10_000);
+    let cpu = Cpu::detect();
+    let (by, to) = (Dequantize::per_tensor(cpu, 0.01, 0), Quantize::new_s16(cpu, 1.0, 7));
+    let mut y = vec![0; acc.len()];
+    let rescale = Rescale::new(by.unwrap(), to.unwrap()).unwrap();
+    rescale.run(&pool(), Codes::S32(&acc), CodesMut::S16(&mut y)).unwrap();
+    assert_eq!(y, [-32768, -693, 7, 7, 7, 507, 32767, 32767].repeat(10_000));
+}
+
+#[test]
+fn rescaling_refuses_what_does_not_fit() {
+    let cpu = Cpu::detect();
+    let from = Dequantize::per_tensor(cpu, 0.5, 0).unwrap();
+    let per_axis = Dequantize::per_axis(cpu, vec![0.5; 3], vec![], 1).unwrap();
+    let to = Quantize::new(cpu, 0.5, 0, Sign::S8).unwrap();
+    assert!(Rescale::new(per_axis, to).is_err());
+    let rescale = Rescale::new(from, to).unwrap();
+    assert!(rescale.run(&Serial, Codes::S16(&[1]), CodesMut::S16(&mut [0])).is_err());
+    assert!(rescale.run(&Serial, Codes::S16(&[1]), CodesMut::Bits8(&mut [0, 0])).is_err());
+}
