@@ -447,6 +447,10 @@ impl Split {
         let in_cache = (a_bytes / k / step * step).max(step);
         let macs = m.saturating_mul(layout.n).saturating_mul(k);
         let most = if threads == 1 { 1 } else { (macs / task_macs).clamp(1, 4 * threads) };
+        if most == 1 {
+            // What follows would take as long as a small product.
+            return Self { rows: in_cache.min(m).max(1), panels: all_panels.max(1), m, all_panels };
+        }
         // Of the ways to cut rows, those that leave no thread idle in the last of so many rounds, and the whole.
         let widths = most.min(all_panels.div_ceil(PANELS)).max(1);
         let shapes = (1..=widths).flat_map(|across| {

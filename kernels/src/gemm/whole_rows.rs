@@ -271,6 +271,7 @@ pub(crate) unsafe fn run_thin<D: Dot, const MR: usize, const NV: usize, const U:
                 unrolled!(v in [0 1 2 3] {
                     if v < NV {
                         let b = Strided { first: b.at(v, 0), stride: 0 };
+                        prefetch(b.first.wrapping_add(panel));
                         let [[of_panel]] = thin_sums::<D, 1, 1, U>(a, b, groups);
                         sum[0][v] = D::add(sum[0][v], of_panel);
                     }
@@ -291,6 +292,17 @@ pub(crate) unsafe fn run_thin<D: Dot, const MR: usize, const NV: usize, const U:
             let to = block.to.at_row(row).at_column(span * NV * NR, epilogue.element_bytes());
             finish::<D, MR, NV>(&mut sum, epilogue, (col, cols), to, row_sum, &Keep);
         }
+    }
+}
+
+/// Fetches the first lines of the next panel into L1: what fetches by itself loses the stream where one ends.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn prefetch(panel: *const i8) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    for line in 0..12 {
+        // SAFETY: a prefetch of any address is allowed.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(panel.wrapping_add(64 * line)) };
     }
 }
 
