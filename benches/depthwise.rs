@@ -16,12 +16,12 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{best_seconds, output, taking_turns, vector_peak_gops};
+use common::{RESIDUAL, best_seconds, fixed_points, output, taking_turns, vector_peak_gops};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use requant_kernels::{
     Cpu,
     conv::{Conv, ConvGeometry, ConvSpec, PackedConv},
-    epilogue::{FixedPoint, OutSlice, Output, Requantize, Residual, Sign},
+    epilogue::{OutSlice, Output, Requantize, Residual, Sign},
     float::{Activation, ConvF32},
     par::{Parallel, RayonPool, Serial},
 };
@@ -177,8 +177,7 @@ fn table(cpu: Cpu, two: &dyn Parallel) {
 fn epilogues(cpu: Cpu) {
     for layer in [layer(56, 144, 3, 1), layer(56, 144, 3, 2), layer(28, 240, 5, 1)] {
         let n = layer.out_c();
-        let fixed: Vec<_> =
-            (0..n).map(|n| FixedPoint::from_real(1e-4 + n as f64 * 1e-7).unwrap()).collect();
+        let fixed = fixed_points(n);
         let with = |change: &dyn Fn(&mut Requantize, &mut Option<Residual>)| {
             let mut to = output(n);
             if let Output::Quant8 { requantize, residual, .. } = &mut to {
@@ -186,19 +185,9 @@ fn epilogues(cpu: Cpu) {
             }
             layer.conv_to(&to, cpu, &Serial)
         };
-        let other = Residual {
-            sign: Sign::U8,
-            domain: Sign::U8,
-            conv_is_lhs: true,
-            scale_a: 0.7,
-            scale_b: 0.6,
-            offset: 3.0,
-            min: 0,
-            max: 255,
-        };
         let seconds = taking_turns([
             &mut with(&|_, _| {}),
-            &mut with(&|_, residual| *residual = Some(other)),
+            &mut with(&|_, residual| *residual = Some(RESIDUAL)),
             &mut with(&|requantize, _| *requantize = Requantize::TfliteDouble(fixed.clone())),
             &mut with(&|requantize, _| *requantize = Requantize::TfliteSingle(fixed.clone())),
         ]);

@@ -15,11 +15,13 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{best_seconds, chosen, output, peak_loop, read_gbps, taking_turns};
+use common::{
+    RESIDUAL, best_seconds, chosen, fixed_points, output, peak_loop, read_gbps, taking_turns,
+};
 use criterion::{BenchmarkId, Criterion, Throughput};
 use requant_kernels::{
     Cpu,
-    epilogue::{FixedPoint, OutSlice, Output, Requantize, Residual, Sign},
+    epilogue::{OutSlice, Output, Requantize, Sign},
     gemm::{Gemm, PackedB},
     par::{Parallel, RayonPool, Serial},
 };
@@ -76,27 +78,14 @@ enum Case {
 
 impl Case {
     fn output(self, n: usize) -> Output {
-        let fixed =
-            (0..n).map(|n| FixedPoint::from_real(1e-4 + n as f64 * 1e-7).unwrap()).collect();
         let mut quant8 = output(n);
         let Output::Quant8 { requantize, residual, .. } = &mut quant8 else { return quant8 };
         match self {
             Self::I32 => return Output::I32,
             Self::F32 => return Output::F32 { scales: vec![0.1; n] },
-            Self::TfliteDouble => *requantize = Requantize::TfliteDouble(fixed),
-            Self::TfliteSingle => *requantize = Requantize::TfliteSingle(fixed),
-            Self::Residual => {
-                *residual = Some(Residual {
-                    sign: Sign::U8,
-                    domain: Sign::U8,
-                    conv_is_lhs: true,
-                    scale_a: 0.7,
-                    scale_b: 0.6,
-                    offset: 3.0,
-                    min: 0,
-                    max: 255,
-                });
-            }
+            Self::TfliteDouble => *requantize = Requantize::TfliteDouble(fixed_points(n)),
+            Self::TfliteSingle => *requantize = Requantize::TfliteSingle(fixed_points(n)),
+            Self::Residual => *residual = Some(RESIDUAL),
             Self::U8 | Self::Unaligned | Self::S8 | Self::ZeroPoints => {}
         }
         quant8

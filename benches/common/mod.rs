@@ -5,7 +5,7 @@ use std::{hint::black_box, time::Instant};
 
 use requant_kernels::{
     Cpu, Isa,
-    epilogue::{Output, Requantize, Sign},
+    epilogue::{FixedPoint, Output, Requantize, Residual, Sign},
 };
 
 /// The least time of one run, over runs of some 100 ms.
@@ -55,6 +55,23 @@ pub(crate) fn output(n: usize) -> Output {
         residual: None,
     }
 }
+
+/// TFLite's multipliers of `n` columns, those of [`output`].
+pub(crate) fn fixed_points(n: usize) -> Vec<FixedPoint> {
+    (0..n).map(|n| FixedPoint::from_real(1e-4 + n as f64 * 1e-7).unwrap()).collect()
+}
+
+/// A u8 residual that is added to a u8 result.
+pub(crate) const RESIDUAL: Residual = Residual {
+    sign: Sign::U8,
+    domain: Sign::U8,
+    conv_is_lhs: true,
+    scale_a: 0.7,
+    scale_b: 0.6,
+    offset: 3.0,
+    min: 0,
+    max: 255,
+};
 
 /// Whether the filter of the command line, if any, names the ISA.
 pub(crate) fn chosen(isa: Isa) -> bool {

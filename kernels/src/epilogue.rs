@@ -285,12 +285,18 @@ pub(crate) struct Stored {
 
 #[cfg(target_arch = "x86_64")]
 impl Quant {
-    /// That of the op's own result, or of the sum where there is a residual.
-    pub(crate) fn stored(&self) -> Stored {
-        let (zero_point, low, high) = match &self.residual {
+    /// What is added to integers last, and the bounds of stored values: of the op's own result, or of the sum where there
+    /// is a residual.
+    pub(crate) fn last(&self) -> (i32, i32, i32) {
+        match &self.residual {
             None => (self.zero_point, self.low + self.zero_point, self.high + self.zero_point),
             Some(residual) => (residual.shifts(self.sign).1, residual.min, residual.max),
-        };
+        }
+    }
+
+    /// [`Self::last`] as unsigned bytes.
+    pub(crate) fn stored(&self) -> Stored {
+        let (zero_point, low, high) = self.last();
         let (shift, flip) = match self.sign {
             Sign::U8 => (0, 0),
             Sign::S8 => (128, 0x80),

@@ -120,7 +120,7 @@ pub(crate) fn for_each_with_state<S>(
         }
         return;
     }
-    let workers = par.threads().clamp(1, tasks.max(1));
+    let workers = par.threads().clamp(1, tasks);
     let (next_worker, next_task) = (AtomicUsize::new(0), AtomicUsize::new(0));
     par.for_each(workers, &|_| {
         let worker = next_worker.fetch_add(1, Ordering::Relaxed);

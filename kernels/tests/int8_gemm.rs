@@ -11,7 +11,7 @@ use requant_kernels::{
     Cpu, Isa, KernelError,
     epilogue::{OutSlice, Output, Requantize, Sign},
     gemm::{DynamicGemm, Gemm, PackedB},
-    par::Serial,
+    par::{Parallel, Serial},
     testing::{Flush, Guarded},
 };
 
@@ -49,21 +49,27 @@ impl Problem {
         finish(&self.output, acc, n, residual)
     }
 
-    fn check(&self, cpu: Cpu, par: &dyn requant_kernels::par::Parallel) {
-        let (k, n) = (self.k, self.n);
-        let packed =
-            PackedB::pack(cpu, &self.b, k, n, self.transposed, self.w_zero.as_deref(), self.sign)
-                .unwrap();
+    fn pack(&self, cpu: Cpu) -> PackedB {
+        let w_zero = self.w_zero.as_deref();
+        PackedB::pack(cpu, &self.b, self.k, self.n, self.transposed, w_zero, self.sign).unwrap()
+    }
+
+    fn run(&self, packed: PackedB, par: &dyn Parallel) -> Buffer {
+        let gemm = Gemm::new(Arc::new(packed), &self.bias, &self.output).unwrap();
+        let residual = adds_residual(&self.output).then_some((&*self.residual, self.ldr));
+        with_output(&self.output, self.m * self.ldc, |y| {
+            gemm.run(par, self.m, &self.a, self.lda, residual, y, self.ldc)
+        })
+    }
+
+    fn check(&self, cpu: Cpu, par: &dyn Parallel) {
+        let k = self.k;
+        let packed = self.pack(cpu);
         for (n, sum) in packed.weight_sums().into_iter().enumerate() {
             assert_eq!(i64::from(sum), (0..k).map(|k| self.weight(k, n)).sum::<i64>());
         }
-        let gemm = Gemm::new(Arc::new(packed), &self.bias, &self.output).unwrap();
-        let residual = adds_residual(&self.output).then_some((&*self.residual, self.ldr));
-        let len = self.m * self.ldc;
-        let y = with_output(&self.output, len, |y| {
-            gemm.run(par, self.m, &self.a, self.lda, residual, y, self.ldc)
-        });
-        for i in 0..len {
+        let y = self.run(packed, par);
+        for i in 0..self.m * self.ldc {
             let (m, n) = (i / self.ldc, i % self.ldc);
             let expected = if n < self.n { self.expected(m, n) } else { untouched(&y) };
             let (isa, threads) = (cpu.isa(), par.threads());
@@ -130,29 +136,21 @@ proptest! {
     }
 }
 
-/// Weights larger than caches, and K longer than what is widened or staged at a time.
-fn large(problem: &Problem, cpu: Cpu, par: &dyn requant_kernels::par::Parallel) -> Vec<u32> {
-    let Problem { m, n, k, ref a, lda, ref b, transposed, ref w_zero, sign, ref bias, .. } =
-        *problem;
-    let packed = PackedB::pack(cpu, b, k, n, transposed, w_zero.as_deref(), sign).unwrap();
-    let gemm = Gemm::new(Arc::new(packed), bias, &problem.output).unwrap();
-    let residual = adds_residual(&problem.output).then_some((&*problem.residual, problem.ldr));
-    let len = m * problem.ldc;
-    let y =
-        with_output(&problem.output, len, |y| gemm.run(par, m, a, lda, residual, y, problem.ldc));
-    (0..len).map(|i| bits(&y, i)).collect()
-}
-
 proptest! {
     #![proptest_config(config(12))]
 
+    /// Weights larger than caches, and K longer than what is widened or staged at a time.
     #[test]
     fn large_products_are_those_of_the_portable_kernels(problem in problems(1usize..150, 100usize..700, 1000usize..2600)) {
-        let scalar = large(&problem, Cpu::with_isa(Isa::Scalar).unwrap(), &Serial);
+        let bits = |cpu: Cpu, par: &dyn Parallel| -> Vec<u32> {
+            let y = problem.run(problem.pack(cpu), par);
+            (0..problem.m * problem.ldc).map(|i| bits(&y, i)).collect()
+        };
+        let scalar = bits(Cpu::with_isa(Isa::Scalar).unwrap(), &Serial);
         for cpu in cpus() {
-            prop_assert!(large(&problem, cpu, &Serial) == scalar, "{}", cpu.isa());
+            prop_assert!(bits(cpu, &Serial) == scalar, "{}", cpu.isa());
             let two = pools().swap_remove(1);
-            prop_assert!(large(&problem, cpu, &*two) == scalar, "{} on two threads", cpu.isa());
+            prop_assert!(bits(cpu, &*two) == scalar, "{} on two threads", cpu.isa());
         }
     }
 

@@ -19,13 +19,10 @@ pub(super) struct Narrow<V> {
     signed: bool,
 }
 
-/// The zero point, and the bounds of stored bytes: of the sum where there is a residual.
-fn bounds(quant: &Quant) -> (i16, [i8; 2]) {
-    let (zero_point, bounds) = match &quant.residual {
-        None => (quant.zero_point, [quant.low, quant.high].map(|bound| bound + quant.zero_point)),
-        Some(residual) => (residual.shifts(quant.sign).1, [residual.min, residual.max]),
-    };
-    (zero_point as i16, bounds.map(|bound| bound as u8 as i8))
+/// [`Quant::last`] in the types of the vectors.
+fn last(quant: &Quant) -> (i16, [i8; 2]) {
+    let (zero_point, low, high) = quant.last();
+    (zero_point as i16, [low, high].map(|bound| bound as u8 as i8))
 }
 
 /// 64 bytes.
@@ -155,7 +152,7 @@ impl Lanes for Zmm {
 
     #[inline(always)]
     unsafe fn narrow(quant: &Quant) -> Self::Narrow {
-        let (zero_point, [low, high]) = bounds(quant);
+        let (zero_point, [low, high]) = last(quant);
         // SAFETY: the caller grants the features.
         unsafe {
             Narrow {
@@ -333,7 +330,7 @@ impl<const VNNI: bool> Lanes for Ymm<VNNI> {
 
     #[inline(always)]
     unsafe fn narrow(quant: &Quant) -> Self::Narrow {
-        let (zero_point, [low, high]) = bounds(quant);
+        let (zero_point, [low, high]) = last(quant);
         // SAFETY: the caller grants the features.
         unsafe {
             Narrow {

@@ -5,6 +5,7 @@ use super::gemm::Matrix;
 use crate::cpu::Cpu;
 use crate::multiversion::{Tier, multiversion, tier};
 use crate::numeric::fused;
+use crate::simd::fold_lanes;
 use crate::split::Rect;
 
 /// Columns of the result that are summed together.
@@ -97,12 +98,5 @@ fn dot<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
     for ((sum, a), b) in sums.iter_mut().zip(a_rest).zip(b_rest) {
         *sum = mul_add::<FMA>(*a, *b, *sum);
     }
-    let mut width = SUMS;
-    while width > 1 {
-        width /= 2;
-        for i in 0..width {
-            sums[i] += sums[i + width];
-        }
-    }
-    sums[0]
+    fold_lanes(sums, |a, b| a + b)
 }

@@ -112,7 +112,7 @@ impl<'a> Core<'a> {
         to: TileOut,
     ) {
         // SAFETY: same contract.
-        let done = self.set.tiles_unit.filter(|_| self.is_whole()).map_or(0, |unit| unsafe {
+        let done = self.set.tiles_unit.map_or(0, |unit| unsafe {
             unit.block(self, state, (a, lda), rows, panels.clone(), to)
         });
         if done < rows {
@@ -128,7 +128,7 @@ impl<'a> Core<'a> {
     ///
     /// # Safety
     /// As there.
-    unsafe fn vector_block(
+    pub(super) unsafe fn vector_block(
         &self,
         a: *const u8,
         lda: usize,

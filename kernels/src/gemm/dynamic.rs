@@ -61,7 +61,7 @@ impl DynamicGemm {
         let w_zero = (b_zero != 0).then_some([b_zero]);
         let w_zero = w_zero.as_ref().map(<[i32; 1]>::as_slice);
         let epilogue = Epilogue::new(n, bias, w_zero, output)?;
-        let sums = Epilogue::new(n, vec![0; n], None, &Output::I32)?;
+        let sums = Epilogue::sums(n);
         let (ones, ones_sign) = (vec![1; k], set.staged_as.unwrap_or(Sign::U8));
         Ok(Self { set, layout, a_sign, a_zero, b_sign, b_zero, epilogue, ones, ones_sign, sums })
     }

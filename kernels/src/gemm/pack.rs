@@ -4,6 +4,8 @@
 //! [N/16] panels × [⌈K/KR⌉] groups × [16] columns × [KR]      zeros beyond K and N, each panel 64-byte aligned
 //! ```
 
+use std::fmt;
+
 use wide::{bytemuck::cast, u8x16, u16x8, u32x4, u64x2};
 
 use crate::{KernelError, epilogue::NR, error::checked_product};
@@ -12,7 +14,14 @@ use crate::{KernelError, epilogue::NR, error::checked_product};
 pub(crate) const ALIGN: usize = 64;
 
 /// Bytes that start at a multiple of [`ALIGN`].
+#[derive(Clone)]
 pub(crate) struct AlignedBytes(Vec<Line>);
+
+impl fmt::Debug for AlignedBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len() * ALIGN)
+    }
+}
 
 #[repr(C, align(64))]
 #[derive(Clone, Copy)]

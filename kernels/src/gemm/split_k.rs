@@ -3,7 +3,7 @@
 //! Sums are taken modulo 2³², so that neither the parts nor their order change a result.
 
 use super::{
-    amx::TileState,
+    amx,
     driver::{Core, Split},
     kernel::Rows,
     pack::ALIGN,
@@ -12,7 +12,7 @@ use crate::{
     cpu::Cpu,
     epilogue::{Epilogue, NR, TileOut, as_bytes_mut, finish_tile},
     multiversion::multiversion,
-    par::{DisjointMut, Parallel, TASK_MACS, for_each_with_state},
+    par::{DisjointMut, Parallel, TASK_MACS, for_each_with_worker},
 };
 
 /// Values of K below which another part costs more than it saves.
@@ -33,16 +33,16 @@ pub(super) struct KSplit {
 impl KSplit {
     /// Parts for the threads that `split` leaves without a task, if that pays.
     pub(super) fn new(core: &Core<'_>, m: usize, split: &Split, threads: usize) -> Option<Self> {
-        let (k, n) = (core.layout.k, core.layout.n);
-        if threads < 2 * split.tasks() {
+        let (k, n, tasks) = (core.layout.k, core.layout.n, split.tasks().max(1));
+        if threads < 2 * tasks {
             return None;
         }
-        let on_tiles = core.set.tiles_unit.is_some() && super::amx::grain(m, k).is_some();
+        let on_tiles = core.set.tiles_unit.is_some() && amx::grain(m, k).is_some();
         if on_tiles || m.checked_mul(n).is_none_or(|results| results > MAX_RESULTS) {
             return None;
         }
         let macs = (m * n).saturating_mul(k);
-        let parts = (threads / split.tasks().max(1)).min(macs / TASK_MACS / split.tasks().max(1));
+        let parts = (threads / tasks).min(macs / TASK_MACS / tasks);
         let depth = k.div_ceil(parts.clamp(1, (k / MIN_DEPTH).max(1))).next_multiple_of(ALIGN);
         let parts = k.div_ceil(depth.max(1));
         (parts > 1).then_some(Self { parts, depth, m })
@@ -65,26 +65,22 @@ impl KSplit {
         let as_sums = Epilogue::sums(n);
         {
             let products = DisjointMut::new(as_bytes_mut(&mut sums));
-            for_each_with_state(
-                par,
-                parts * split.tasks(),
-                &|_| TileState::Idle,
-                &|state, task| {
-                    let (part, (rows, panels)) = (task % parts, split.task(task / parts));
-                    let start = part * depth;
-                    let core = core.of_part((start, depth.min(k - start)), &as_sums);
-                    let cols = 4 * panels.start * NR..4 * (panels.end * NR).min(n);
-                    let at = part * m + rows.start..part * m + rows.end;
-                    let a = a.as_ptr().wrapping_add(rows.start * lda);
-                    // SAFETY: each part has rows of its own for its sums, of which the split's tasks are disjoint parts; A spans
-                    // all rows (checked before); the weights were packed for an ISA that a `Cpu` proved; i32 are aligned.
-                    unsafe {
-                        let out = products.rect(at, cols, 4 * ld);
-                        let to = TileOut { out, ldc: 4 * ld, residual: std::ptr::null(), ldr: 0 };
-                        core.block(state, a, lda, rows.len(), panels, to);
-                    }
-                },
-            );
+            for_each_with_worker(par, parts * split.tasks(), &|_, task| {
+                let (part, (rows, panels)) = (task % parts, split.task(task / parts));
+                let start = part * depth;
+                let core = core.of_part((start, depth.min(k - start)), &as_sums);
+                let cols = 4 * panels.start * NR..4 * (panels.end * NR).min(n);
+                let at = part * m + rows.start..part * m + rows.end;
+                let a = a.as_ptr().wrapping_add(rows.start * lda);
+                // SAFETY: each part has rows of its own for its sums, of which the split's tasks are disjoint parts; A
+                // spans all rows (checked before); the weights were packed for an ISA that a `Cpu` proved; i32 are
+                // aligned.
+                unsafe {
+                    let out = products.rect(at, cols, 4 * ld);
+                    let to = TileOut { out, ldc: 4 * ld, residual: std::ptr::null(), ldr: 0 };
+                    core.vector_block(a, lda, rows.len(), panels, to);
+                }
+            });
         }
         let mut row_sums = vec![0; if core.epilogue.w_zero.is_some() { m } else { 0 }];
         if !row_sums.is_empty() {

@@ -110,16 +110,23 @@ impl Ring {
 fn fetch(ahead: &[i8], tile: usize, tiles: usize) {
     #[cfg(target_arch = "x86_64")]
     {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
         let part = ahead.len().div_ceil(tiles).next_multiple_of(64);
         let from = tile * part;
-        for at in (from..(from + part).min(ahead.len())).step_by(64) {
-            // SAFETY: a prefetch of any address is allowed.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(ahead.as_ptr().wrapping_add(at)) };
-        }
+        let len = ahead.len().saturating_sub(from).min(part);
+        prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(ahead.as_ptr().wrapping_add(from), len);
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (ahead, tile, tiles);
+}
+
+/// Fetches the lines of `len` bytes.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn prefetch<const HINT: i32>(from: *const i8, len: usize) {
+    for at in (0..len).step_by(64) {
+        // SAFETY: a prefetch of any address is allowed.
+        unsafe { std::arch::x86_64::_mm_prefetch::<HINT>(from.wrapping_add(at)) };
+    }
 }
 
 /// Computes a block, MR rows at a time.
@@ -271,7 +278,8 @@ pub(crate) unsafe fn run_thin<D: Dot, const MR: usize, const NV: usize, const U:
                 unrolled!(v in [0 1 2 3] {
                     if v < NV {
                         let b = Strided { first: b.at(v, 0), stride: 0 };
-                        prefetch(b.first.wrapping_add(panel));
+                        // The first lines of the next one: what fetches by itself loses the stream where a panel ends.
+                        prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(b.first.wrapping_add(panel), 12 * 64);
                         let [[of_panel]] = thin_sums::<D, 1, 1, U>(a, b, groups);
                         sum[0][v] = D::add(sum[0][v], of_panel);
                     }
@@ -292,17 +300,6 @@ pub(crate) unsafe fn run_thin<D: Dot, const MR: usize, const NV: usize, const U:
             let to = block.to.at_row(row).at_column(span * NV * NR, epilogue.element_bytes());
             finish::<D, MR, NV>(&mut sum, epilogue, (col, cols), to, row_sum, &Keep);
         }
-    }
-}
-
-/// Fetches the first lines of the next panel into L1: what fetches by itself loses the stream where one ends.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn prefetch(panel: *const i8) {
-    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    for line in 0..12 {
-        // SAFETY: a prefetch of any address is allowed.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(panel.wrapping_add(64 * line)) };
     }
 }
 

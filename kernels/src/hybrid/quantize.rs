@@ -2,6 +2,7 @@
 
 use crate::multiversion::multiversion;
 use crate::numeric::{clamp, rne};
+use crate::simd::fold_lanes;
 
 /// How a row was quantized: `x ≈ scale · (code − zero)`.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -37,16 +38,7 @@ fn greatest<const N: usize>(x: &[f32], f: impl Fn(f32) -> [f32; N]) -> [f32; N] 
             }
         }
     }
-    let mut width = LANES;
-    while width > 1 {
-        width /= 2;
-        for best in &mut best {
-            for i in 0..width {
-                best[i] = above(best[i + width], best[i]);
-            }
-        }
-    }
-    let mut all = best.map(|best| best[0]);
+    let mut all = best.map(|best| fold_lanes(best, |a, b| above(b, a)));
     for &x in rest {
         let v = f(x);
         for j in 0..N {

@@ -21,8 +21,8 @@ pub enum CodesMut<'a> {
     S16(&'a mut [i16]),
 }
 
-/// `y = quantize(dequantize(q))`, the bits of one after the other, without the tensor between them. With a scale of 1
-/// and zero point 0, [`Quantize`] requantizes s32 by the multiplier that [`Dequantize`] has as its scale.
+/// `y = quantize(dequantize(q))`, the bits of one after the other, without the tensor between them. A [`Dequantize`] of
+/// zero point 0 and a [`Quantize`] of scale 1 requantize s32 by the multiplier that the former has as its scale.
 #[derive(Clone, Debug)]
 pub struct Rescale {
     from: Dequantize,

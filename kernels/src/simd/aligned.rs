@@ -2,25 +2,22 @@
 
 use std::ops::Deref;
 
+use wide::bytemuck::{cast_slice, cast_slice_mut};
+
+use crate::gemm::pack::AlignedBytes;
+
 /// Values from the start of a cache line on.
 #[derive(Clone, Debug)]
 pub(crate) struct AlignedF32 {
-    lines: Vec<Line>,
+    bytes: AlignedBytes,
     len: usize,
 }
 
-/// A cache line.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-struct Line([f32; 16]);
-
 impl From<&[f32]> for AlignedF32 {
     fn from(values: &[f32]) -> Self {
-        let mut lines = vec![Line([0.0; 16]); values.len().div_ceil(16)];
-        for (line, values) in lines.iter_mut().zip(values.chunks(16)) {
-            line.0[..values.len()].copy_from_slice(values);
-        }
-        Self { lines, len: values.len() }
+        let mut bytes = AlignedBytes::zeroed(size_of_val(values));
+        cast_slice_mut(bytes.as_mut_slice())[..values.len()].copy_from_slice(values);
+        Self { bytes, len: values.len() }
     }
 }
 
@@ -29,7 +26,6 @@ impl Deref for AlignedF32 {
 
     #[inline(always)]
     fn deref(&self) -> &[f32] {
-        // SAFETY: the lines are arrays of f32 without gaps, at least `len` of them together.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+        &cast_slice(self.bytes.as_slice())[..self.len]
     }
 }

@@ -152,6 +152,11 @@ pub(crate) fn untouched(buffer: &Buffer) -> u32 {
     }
 }
 
+/// Padding of an image: top, left, bottom, right.
+pub(crate) fn pads() -> impl Strategy<Value = [usize; 4]> {
+    [0usize..4, 0..4, 0..4, 0..4]
+}
+
 pub(crate) fn signs() -> impl Strategy<Value = Sign> {
     prop_oneof![Just(Sign::U8), Just(Sign::S8)]
 }

@@ -60,9 +60,8 @@ proptest! {
 
 /// Convolutions that Winograd is for: odd and even sizes, some smaller than a tile, channels around the sizes of vectors.
 fn unit_stride() -> impl Strategy<Value = Problem> {
-    let pads = (0usize..4, 0usize..4, 0usize..4, 0usize..4).prop_map(|(a, b, c, d)| [a, b, c, d]);
     let channels = prop_oneof![8usize..50, Just(64), Just(127)];
-    (1usize..3, 1usize..15, 1usize..15, channels, 1usize..40, pads)
+    (1usize..3, 1usize..15, 1usize..15, channels, 1usize..40, pads())
         .prop_filter_map("the kernel fits", |(batch, in_h, in_w, in_c, out_c, pads)| {
             let spec = ConvSpec {
                 batch,
@@ -76,7 +75,7 @@ fn unit_stride() -> impl Strategy<Value = Problem> {
                 pads,
                 groups: 1,
             };
-            ConvGeometry::new(spec).ok().map(|_| spec)
+            fitting(spec)
         })
         .prop_flat_map(with_data)
 }
@@ -107,8 +106,7 @@ proptest! {
 
 /// First layers, whose kernel rows end in parts of groups of K, and pointwise layers of few channels.
 fn short_patches() -> impl Strategy<Value = Problem> {
-    let pads = (0usize..4, 0usize..4, 0usize..4, 0usize..4).prop_map(|(a, b, c, d)| [a, b, c, d]);
-    let first = (1usize..6, (1usize..8, 1usize..8), 1usize..4, pads)
+    let first = (1usize..6, (1usize..8, 1usize..8), 1usize..4, pads())
         .prop_map(|(in_c, (kh, kw), stride, pads)| (in_c, [kh, kw], stride, pads));
     let pointwise = (1usize..18).prop_map(|quads| (4 * quads, [1, 1], 1, [0; 4]));
     let layer = prop_oneof![3 => first, 1 => pointwise];
@@ -127,7 +125,7 @@ fn short_patches() -> impl Strategy<Value = Problem> {
                 pads,
                 groups: 1,
             };
-            ConvGeometry::new(spec).ok().map(|_| spec)
+            fitting(spec)
         })
         .prop_flat_map(with_data)
 }

@@ -130,13 +130,17 @@ pub(crate) fn with_data(spec: ConvSpec) -> impl Strategy<Value = Problem> {
         })
 }
 
+/// The specification, if its kernel fits the padded image.
+pub(crate) fn fitting(spec: ConvSpec) -> Option<ConvSpec> {
+    ConvGeometry::new(spec).ok().map(|_| spec)
+}
+
 /// Specifications whose kernel fits the padded image; `channels` gives (in_c, out_c, groups).
 pub(crate) fn specs(
     channels: impl Strategy<Value = (usize, usize, usize)>,
 ) -> impl Strategy<Value = ConvSpec> {
     let two = |most: usize| (1..=most, 1..=most).prop_map(|(a, b)| [a, b]);
-    let pads = (0usize..4, 0usize..4, 0usize..4, 0usize..4).prop_map(|(a, b, c, d)| [a, b, c, d]);
-    (1usize..3, 1usize..12, 1usize..12, channels, two(5), two(3), two(3), pads).prop_filter_map(
+    (1usize..3, 1usize..12, 1usize..12, channels, two(5), two(3), two(3), pads()).prop_filter_map(
         "the kernel fits",
         |(batch, in_h, in_w, (in_c, out_c, groups), kernel, strides, dilations, pads)| {
             let spec = ConvSpec {
@@ -151,7 +155,7 @@ pub(crate) fn specs(
                 pads,
                 groups,
             };
-            ConvGeometry::new(spec).ok().map(|_| spec)
+            fitting(spec)
         },
     )
 }
@@ -168,8 +172,7 @@ pub(crate) fn wide_depthwise() -> impl Strategy<Value = Problem> {
     let channels =
         prop_oneof![2usize..70, Just(96), Just(112), Just(127), Just(144), Just(176), Just(192)];
     let kernel = prop_oneof![4 => Just(3usize), 4 => Just(5), 1 => Just(7), 1 => 1usize..9];
-    let pads = (0usize..4, 0usize..4, 0usize..4, 0usize..4).prop_map(|(a, b, c, d)| [a, b, c, d]);
-    (1usize..10, 1usize..60, channels, (kernel.clone(), kernel), 1usize..3, 1usize..3, pads)
+    (1usize..10, 1usize..60, channels, (kernel.clone(), kernel), 1usize..3, 1usize..3, pads())
         .prop_filter_map(
             "the kernel fits",
             |(in_h, in_w, channels, kernel, stride, dilation, pads)| {
@@ -185,7 +188,7 @@ pub(crate) fn wide_depthwise() -> impl Strategy<Value = Problem> {
                     pads,
                     groups: channels,
                 };
-                ConvGeometry::new(spec).ok().map(|_| spec)
+                fitting(spec)
             },
         )
         .prop_flat_map(with_data)
@@ -195,8 +198,7 @@ pub(crate) fn wide_depthwise() -> impl Strategy<Value = Problem> {
 pub(crate) fn depthwise_squares() -> impl Strategy<Value = Problem> {
     let channels = prop_oneof![2usize..70, Just(112), Just(144)];
     let kernel = (4usize..9, prop_oneof![2 => Just(5usize), 1 => Just(4), 1 => 1usize..10]);
-    let pads = (0usize..4, 0usize..4, 0usize..4, 0usize..4).prop_map(|(a, b, c, d)| [a, b, c, d]);
-    (1usize..3, 1usize..24, 1usize..60, channels, kernel, pads)
+    (1usize..3, 1usize..24, 1usize..60, channels, kernel, pads())
         .prop_filter_map("the kernel fits", |(batch, in_h, in_w, channels, kernel, pads)| {
             let spec = ConvSpec {
                 batch,
@@ -210,7 +212,7 @@ pub(crate) fn depthwise_squares() -> impl Strategy<Value = Problem> {
                 pads,
                 groups: channels,
             };
-            ConvGeometry::new(spec).ok().map(|_| spec)
+            fitting(spec)
         })
         .prop_flat_map(with_data)
 }
