@@ -58,6 +58,21 @@ impl Tiles for Processor {
     }
 
     #[inline(always)]
+    unsafe fn load_far<const T: usize>(&mut self, from: *const u8, stride: usize) {
+        // SAFETY: as above.
+        unsafe {
+            tile_asm!("tileloaddt1 tmm{t}, [{from} + {stride}]",
+                t = const T, from = in(reg) from, stride = in(reg) stride);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn zero<const T: usize>(&mut self) {
+        // SAFETY: as above.
+        unsafe { tile_asm!("tilezero tmm{t}", t = const T) }
+    }
+
+    #[inline(always)]
     unsafe fn store<const T: usize>(&mut self, to: *mut u8, stride: usize) {
         // SAFETY: as above.
         unsafe {

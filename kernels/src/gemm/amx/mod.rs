@@ -67,6 +67,9 @@ const FEW_ROWS: usize = 2;
 /// come back.
 const MAX_STEPS: usize = 16;
 
+/// Bytes of rows and panels that stay in L1 together.
+const L1_BYTES: usize = 40 * 1024;
+
 /// Bytes of panels that stay in L2 while all rows pass over them.
 pub(crate) const PANELS_BYTES: usize = 1024 * 1024;
 
@@ -204,20 +207,18 @@ unsafe fn run<T: Tiles, S: Signs>(
     let start_bytes = panels.len() * TILE_ROW_BYTES;
     let part_bytes = if k.parts > 1 { at_a_time * 2 * TILE_BYTES } else { 0 };
     let block_bytes = BLOCK_SUMS * size_of::<i32>();
-    with_scratch(copy_bytes + start_bytes + part_bytes + block_bytes, |scratch| {
+    with_scratch(copy_bytes + start_bytes + part_bytes + 2 * block_bytes, |scratch| {
         let (copy, scratch) = scratch.split_at_mut(copy_bytes);
         let (starts, scratch) = scratch.split_at_mut(start_bytes);
-        let (part_sums, block) = scratch.split_at_mut(part_bytes);
+        let (part_sums, blocks) = scratch.split_at_mut(part_bytes);
         start_sums(core, panels.start * NR, starts);
-        let mut pass = Pass {
-            k,
-            packed,
-            layout,
-            starts: starts.as_ptr().cast(),
-            first_panel: panels.start,
-            part_sums: part_sums.as_mut_ptr().cast(),
-            pending: Pending::none(block.as_mut_ptr().cast(), epilogue, finish, to),
-        };
+        let starts = starts.as_ptr().cast();
+        let (even, odd) = blocks.split_at_mut(block_bytes);
+        let pending = [even, odd].map(|block| {
+            Pending::none(block.as_mut_ptr().cast(), starts, epilogue, finish, to)
+        });
+        let part_sums = part_sums.as_mut_ptr().cast();
+        let mut pass = Pass::new((k, layout), packed, panels.start, part_sums, pending);
         for first in panels.clone().step_by(at_a_time.max(1)) {
             let some = first..(first + at_a_time).min(panels.end);
             for row in (0..rows).step_by(BLOCK_ROWS) {
@@ -248,18 +249,29 @@ unsafe fn run<T: Tiles, S: Signs>(
                             (group.rows * lda, BLOCK_ROWS.min(rows - row - group.rows))
                         };
                         let next = Ahead { at: from.a.wrapping_add(distance), lda, rows: count };
-                        let a = from.tiles(first, steps, in_place, copy);
-                        if group.rows > TILE_ROWS {
-                            pass.panels::<T, S, 2>(tiles, (a, next), &group, part, some.clone());
-                        } else {
-                            pass.panels::<T, S, 1>(tiles, (a, next), &group, part, some.clone());
+                        let a = (from.tiles(first, steps, in_place, copy), next);
+                        let far = (2 + some.len()) * steps * TILE_BYTES > L1_BYTES;
+                        let some = some.clone();
+                        match (group.rows > TILE_ROWS, far) {
+                            (true, true) => {
+                                pass.panels::<T, S, 2, true>(tiles, a, &group, part, some)
+                            }
+                            (true, false) => {
+                                pass.panels::<T, S, 2, false>(tiles, a, &group, part, some)
+                            }
+                            (false, true) => {
+                                pass.panels::<T, S, 1, true>(tiles, a, &group, part, some)
+                            }
+                            (false, false) => {
+                                pass.panels::<T, S, 1, false>(tiles, a, &group, part, some)
+                            }
                         }
                     }
                 }
             }
         }
         // SAFETY: the caller grants the ISA.
-        unsafe { pass.pending.rest() };
+        unsafe { pass.finish(tiles) };
     });
 }
 

@@ -48,6 +48,16 @@ impl Tiles for Model {
         }
     }
 
+    unsafe fn load_far<const T: usize>(&mut self, from: *const u8, stride: usize) {
+        // SAFETY: same contract.
+        unsafe { self.load::<T>(from, stride) }
+    }
+
+    unsafe fn zero<const T: usize>(&mut self) {
+        self.size(T);
+        self.tiles[T] = [[0; TILE_ROW_BYTES]; TILE_ROWS];
+    }
+
     unsafe fn store<const T: usize>(&mut self, to: *mut u8, stride: usize) {
         let (rows, bytes) = self.size(T);
         for (r, row) in self.tiles[T][..rows].iter().enumerate() {

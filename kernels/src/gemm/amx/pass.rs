@@ -6,7 +6,8 @@ use super::{
     KParts,
     pending::{BLOCK_ROWS, Pending},
     tiles::{
-        Signs, TILE_BYTES, TILE_ROW_BYTES, TILE_ROWS, TileRows, Tiles, load_sums, step, store_sums,
+        Signs, StepTiles, TILE_BYTES, TILE_ROW_BYTES, TILE_ROWS, TileRows, Tiles, first_loads,
+        load_sums, multiply, next_loads, store_sums, zero_sums,
     },
 };
 use crate::{
@@ -49,26 +50,38 @@ impl Ahead {
         first
     }
 
-    /// Asks for the line of each that a step needs.
+    /// Asks for the line that a step needs, of every `of`-th row from row `first` on.
     #[inline(always)]
-    fn fetch(&self, step: usize) {
-        for row in 0..self.rows {
+    fn fetch(&self, step: usize, first: usize, of: usize) {
+        for row in (first..self.rows).step_by(of) {
             fetch_line(self.at.wrapping_add(row * self.lda + step * TILE_ROW_BYTES));
         }
     }
 }
 
-/// What stays the same for all groups, and the block to be finished.
+/// The block whose sums the tile registers hold: R × C tiles.
+#[derive(Clone, Copy)]
+struct Held {
+    tiles: (usize, usize),
+    to: *mut u8,
+}
+
+/// What stays the same for all groups, and the blocks before the present one.
+///
+/// Sums stay in the registers until the next block begins: between its first products they go to memory, tile by tile,
+/// so that products never wait for stores. While the block after that multiplies they are finished, when reading them
+/// does not have to wait for the stores any more.
 pub(super) struct Pass<'a> {
     pub(super) k: KParts,
     pub(super) packed: &'a [i8],
     pub(super) layout: PanelLayout,
-    /// What sums start from, 16 for each panel from `first_panel` on.
-    pub(super) starts: *const u8,
     pub(super) first_panel: usize,
     /// Sums of 32 rows for each panel that is multiplied at a time, where K has several parts.
     pub(super) part_sums: *mut u8,
-    pub(super) pending: Pending<'a>,
+    /// The block that is being finished is the first, or the second if `turn` is 1; the other may be in the registers.
+    pub(super) pending: [Pending<'a>; 2],
+    turn: usize,
+    held: Option<Held>,
 }
 
 /// A group, and the first of the panels it is multiplied by.
@@ -84,13 +97,37 @@ struct Block<'a> {
     part_sums: *mut u8,
 }
 
-impl Pass<'_> {
-    /// Multiplies a part of K of a group, of R tiles, by the panels `panels`, and fetches the rows that come next.
+/// Repeats a block with `$i` as a constant for each tile of sums: as a loop it might stay one, with a jump per tile.
+macro_rules! for_each_tile {
+    ($i:ident < $tiles:expr, $body:block) => {
+        for_each_tile!(@ $i, $tiles, $body, [0 1 2 3])
+    };
+    (@ $i:ident, $tiles:expr, $body:block, [$($tile:literal)+]) => {
+        $(if $tile < $tiles {
+            let $i: usize = $tile;
+            $body
+        })+
+    };
+}
+
+impl<'a> Pass<'a> {
+    pub(super) fn new(
+        (k, layout): (KParts, PanelLayout),
+        packed: &'a [i8],
+        first_panel: usize,
+        part_sums: *mut u8,
+        pending: [Pending<'a>; 2],
+    ) -> Self {
+        Self { k, packed, layout, first_panel, part_sums, pending, turn: 0, held: None }
+    }
+
+    /// Multiplies a part of K of a group, of R tiles, by the panels `panels`, and fetches the rows that come next. `FAR`
+    /// says that the panels will not stay in L1.
     ///
     /// # Safety
     /// `a` holds the tiles of the part, and the pass what [`super::run`] was granted.
     #[inline(always)]
-    pub(super) unsafe fn panels<T: Tiles, S: Signs, const R: usize>(
+    pub(super) unsafe fn panels<T: Tiles, S: Signs, const R: usize, const FAR: bool>(
         &mut self,
         tiles: &mut T,
         (a, mut next): (PartTiles, Ahead),
@@ -106,11 +143,11 @@ impl Pass<'_> {
             // SAFETY: same contract, of panels that are left.
             panel += unsafe {
                 match (R, panels.end - panel) {
-                    (1, 4..) => self.block::<T, S, 1, 4>(tiles, block, &mut next),
-                    (1, 2..) => self.block::<T, S, 1, 2>(tiles, block, &mut next),
-                    (1, _) => self.block::<T, S, 1, 1>(tiles, block, &mut next),
-                    (_, 2..) => self.block::<T, S, 2, 2>(tiles, block, &mut next),
-                    _ => self.block::<T, S, 2, 1>(tiles, block, &mut next),
+                    (1, 4..) => self.block::<T, S, 1, 4, FAR>(tiles, block, &mut next),
+                    (1, 2..) => self.block::<T, S, 1, 2, FAR>(tiles, block, &mut next),
+                    (1, _) => self.block::<T, S, 1, 1, FAR>(tiles, block, &mut next),
+                    (_, 2..) => self.block::<T, S, 2, 2, FAR>(tiles, block, &mut next),
+                    _ => self.block::<T, S, 2, 1, FAR>(tiles, block, &mut next),
                 }
             };
         }
@@ -118,7 +155,7 @@ impl Pass<'_> {
 
     /// Multiplies R tiles of A by C panels: C is the answer.
     #[inline(always)]
-    unsafe fn block<T: Tiles, S: Signs, const R: usize, const C: usize>(
+    unsafe fn block<T: Tiles, S: Signs, const R: usize, const C: usize, const FAR: bool>(
         &mut self,
         tiles: &mut T,
         block: Block<'_>,
@@ -128,59 +165,95 @@ impl Pass<'_> {
         let (first, steps) = self.k.part(part);
         let distance = self.layout.panel_bytes();
         let weights = self.packed[panel * distance..].as_ptr().cast::<u8>();
-        let shift = panel - self.first_panel;
-        let starts = self.starts.wrapping_add(shift * TILE_ROW_BYTES);
+        let step = |s: usize| StepTiles {
+            a: if s + 1 < steps { a.first.after(s) } else { a.last },
+            b: weights.wrapping_add((first + s) * TILE_BYTES),
+            panel: distance,
+        };
         let next = next.take(rows_per_panel * C);
-        let parts = self.pending.parts_per_step(steps);
-        // SAFETY: sums start from one line per panel, which the stride of 0 repeats, or from those of the part before;
-        // A and B have tiles for every step (contract); a block of R × C tiles has room where the last one was, which is
-        // finished by then.
+        let stride = C * TILE_ROW_BYTES;
+        let place = |i: usize| i / C * TILE_ROWS * stride + i % C * TILE_ROW_BYTES;
+        // SAFETY: A and B have tiles for every step (contract); sums of earlier parts lie where their block put them; the
+        // block that is held has its place.
         unsafe {
-            for i in 0..R * C {
-                let (r, c) = (i / C, i % C);
-                if part == 0 {
-                    load_sums(tiles, i, starts.add(c * TILE_ROW_BYTES), 0);
-                } else {
-                    load_sums(tiles, i, part_sums.add((c * 2 + r) * TILE_BYTES), TILE_ROW_BYTES);
-                }
+            if self.held.is_some_and(|held| held.tiles != (R, C)) {
+                self.store(tiles);
             }
+            let held = self.held.take();
+            self.pending[self.turn].spread(steps * R * C);
+            first_loads::<T, R, C, FAR>(tiles, &step(0));
             for s in 0..steps {
-                let b = weights.add((first + s) * TILE_BYTES);
-                let a = if s + 1 < steps { a.first.after(s) } else { a.last };
-                step::<T, S, R, C>(tiles, a.first, (a.row, a.tile), b, distance);
-                if group.fetch {
-                    fetch_tiles::<C>(b.wrapping_add(C * distance), distance);
-                }
-                next.fetch(s);
-                self.pending.parts(parts);
+                let now = step(s);
+                let then = (s + 1 < steps).then(|| step(s + 1));
+                for_each_tile!(i < R * C, {
+                    if s == 0 {
+                        if let Some(held) = held {
+                            store_sums(tiles, i, held.to.add(place(i)), stride);
+                        }
+                        if part == 0 {
+                            zero_sums(tiles, i);
+                        } else {
+                            load_sums(tiles, i, part_sums.add(place(i)), stride);
+                        }
+                    }
+                    multiply::<T, S, R, C>(tiles, i);
+                    next_loads::<T, R, C, FAR>(tiles, i, &now, then.as_ref());
+                    if group.fetch {
+                        fetch_panel::<R>(now.b.wrapping_add((C + i % C) * distance), i / C);
+                    }
+                    next.fetch(s, i, R * C);
+                    self.pending[self.turn].tick();
+                });
             }
-            if part + 1 < self.k.parts {
-                for i in 0..R * C {
-                    let (r, c) = (i / C, i % C);
-                    store_sums(tiles, i, part_sums.add((c * 2 + r) * TILE_BYTES), TILE_ROW_BYTES);
-                }
-                return C;
-            }
-            self.pending.rest();
-            let (to, stride) = self.pending.place(C);
-            for i in 0..R * C {
-                let (r, c) = (i / C, i % C);
-                let to = to.add(r * TILE_ROWS * stride + c * TILE_ROW_BYTES);
+            self.pending[self.turn].rest();
+        }
+        let to = if part + 1 < self.k.parts {
+            part_sums
+        } else {
+            let col = panel * NR;
+            let columns = (col, (self.layout.n - col).min(C * NR));
+            self.pending[self.turn].begin(group, C, columns, (panel - self.first_panel) * NR)
+        };
+        self.held = Some(Held { tiles: (R, C), to });
+        self.turn ^= 1;
+        C
+    }
+
+    /// Takes the sums out of the registers.
+    ///
+    /// # Safety
+    /// The place of the block that is held is still its own.
+    unsafe fn store<T: Tiles>(&mut self, tiles: &mut T) {
+        let Some(Held { tiles: (r, c), to }) = self.held.take() else { return };
+        let stride = c * TILE_ROW_BYTES;
+        for i in 0..r * c {
+            // SAFETY: same contract; a block of r × c tiles has room there.
+            unsafe {
+                let to = to.add(i / c * TILE_ROWS * stride + i % c * TILE_ROW_BYTES);
                 store_sums(tiles, i, to, stride);
             }
         }
-        let col = panel * NR;
-        let columns = (col, (self.layout.n - col).min(C * NR));
-        self.pending.begin(group, C, columns, shift * NR);
-        C
+    }
+
+    /// Finishes all blocks.
+    ///
+    /// # Safety
+    /// As [`Self::panels`].
+    pub(super) unsafe fn finish<T: Tiles>(&mut self, tiles: &mut T) {
+        // SAFETY: same contract.
+        unsafe {
+            self.store(tiles);
+            self.pending[self.turn].rest();
+            self.pending[self.turn ^ 1].rest();
+        }
     }
 }
 
-/// Asks for the next C tiles of B.
+/// Asks for the `part`-th of R parts of a tile of B.
 #[inline(always)]
-fn fetch_tiles<const C: usize>(b: *const u8, distance: usize) {
-    for line in 0..C * TILE_ROWS {
-        fetch_line(b.wrapping_add(line / TILE_ROWS * distance + line % TILE_ROWS * TILE_ROW_BYTES));
+fn fetch_panel<const R: usize>(b: *const u8, part: usize) {
+    for line in 0..TILE_ROWS / R {
+        fetch_line(b.wrapping_add((part * (TILE_ROWS / R) + line) * TILE_ROW_BYTES));
     }
 }
 

@@ -1,4 +1,4 @@
-//! The block of sums that is finished while the tiles of the next one multiply.
+//! A block of sums that is finished while the tiles of a later one multiply.
 
 use super::{pass::Group, tiles::TILE_ROWS};
 use crate::{
@@ -24,6 +24,9 @@ pub(crate) type FinishPart = unsafe fn(&mut Pending<'_>);
 pub(crate) struct Pending<'a> {
     /// Row after row.
     sums: *mut i32,
+    /// What is added to every row's: for the block, and for all columns.
+    start: *const i32,
+    starts: *const i32,
     epilogue: &'a Epilogue,
     finish: FinishPart,
     panels: usize,
@@ -35,22 +38,43 @@ pub(crate) struct Pending<'a> {
     row_sums: [i32; BLOCK_ROWS],
     rows: usize,
     done: usize,
+    /// How many parts are finished at a time, after how many ticks, and how many of these are left.
+    parts: usize,
+    every: usize,
+    left: usize,
 }
 
 impl<'a> Pending<'a> {
-    /// No block yet. Those to come lie at `sums`.
+    /// No block yet. Those to come lie at `sums`; to a row of all columns `starts` is to be added.
     pub(super) fn none(
         sums: *mut i32,
+        starts: *const i32,
         epilogue: &'a Epilogue,
         finish: FinishPart,
         to: TileOut,
     ) -> Self {
         let row_sums = [0; BLOCK_ROWS];
-        Self { sums, epilogue, finish, panels: 1, columns: (0, 0), to, row_sums, rows: 0, done: 0 }
+        Self {
+            sums,
+            start: starts,
+            starts,
+            epilogue,
+            finish,
+            panels: 1,
+            columns: (0, 0),
+            to,
+            row_sums,
+            rows: 0,
+            done: 0,
+            parts: 0,
+            every: 0,
+            left: 0,
+        }
     }
 
-    /// Takes over the block of a group and `panels` panels, whose sums are in their place now: `columns` says the first
-    /// column and how many there are, `shift` how many columns the first is beyond the group's.
+    /// Takes over the block of a group and `panels` panels, whose sums will be in their place, which is the answer, before
+    /// it is finished: `columns` says the first column and how many there are, `shift` how many columns the first is
+    /// beyond the group's.
     #[inline(always)]
     pub(super) fn begin(
         &mut self,
@@ -58,37 +82,40 @@ impl<'a> Pending<'a> {
         panels: usize,
         columns: (usize, usize),
         shift: usize,
-    ) {
+    ) -> *mut u8 {
         (self.panels, self.columns) = (panels, columns);
+        self.start = self.starts.wrapping_add(shift);
         self.to = group.to.at_column(shift, self.epilogue.element_bytes());
         (self.rows, self.done) = (group.rows, 0);
         if self.epilogue.w_zero.is_some() {
             self.row_sums = group.row_sums;
         }
+        self.sums.cast()
     }
 
-    /// Where the block lies, and bytes of a row.
-    pub(super) fn place(&self, panels: usize) -> (*mut u8, usize) {
-        (self.sums.cast(), panels * NR * size_of::<i32>())
-    }
-
-    /// How many parts should be finished at a time, for the block to be done after `steps` times.
+    /// Spreads what is to be done over so many ticks.
     #[inline(always)]
-    pub(super) fn parts_per_step(&self, steps: usize) -> usize {
+    pub(super) fn spread(&mut self, ticks: usize) {
         let parts = ((self.rows - self.done) * self.panels).div_ceil(PART_VECTORS);
-        if parts <= steps { 1 } else { parts.div_ceil(steps) }
+        self.parts = parts.div_ceil(ticks);
+        self.every = ticks.checked_div(parts).map_or(usize::MAX, |every| every.max(1));
+        self.left = self.every;
     }
 
-    /// Finishes so many parts, or what there is left.
+    /// Finishes some parts, if it is time to.
     ///
     /// # Safety
-    /// The ISA of `finish` is supported.
+    /// The ISA of `finish` is supported, and the block is in its place.
     #[inline(always)]
-    pub(super) unsafe fn parts(&mut self, parts: usize) {
-        for _ in 0..parts {
-            if self.done < self.rows {
-                // SAFETY: same contract.
-                unsafe { (self.finish)(self) };
+    pub(super) unsafe fn tick(&mut self) {
+        self.left -= 1;
+        if self.left == 0 {
+            self.left = self.every;
+            for _ in 0..self.parts {
+                if self.done < self.rows {
+                    // SAFETY: same contract.
+                    unsafe { (self.finish)(self) };
+                }
             }
         }
     }
@@ -96,7 +123,7 @@ impl<'a> Pending<'a> {
     /// Finishes the block.
     ///
     /// # Safety
-    /// As [`Self::parts`].
+    /// As [`Self::tick`].
     #[inline(always)]
     pub(super) unsafe fn rest(&mut self) {
         while self.done < self.rows {
@@ -137,11 +164,14 @@ impl<'a> Pending<'a> {
     #[inline(always)]
     unsafe fn tile<D: Dot, const MR: usize, const NV: usize>(&mut self) {
         let first = self.done;
-        // SAFETY: rows `first` … of the block's sums, whose output is exclusive.
+        // SAFETY: rows `first` … of the block's sums, whose output is exclusive; each column has a start.
         unsafe {
             let sums = self.sums.add(first * NV * NR);
             let mut acc = std::array::from_fn::<_, MR, _>(|r| {
-                std::array::from_fn::<_, NV, _>(|v| D::start(sums.add((r * NV + v) * NR)))
+                std::array::from_fn::<_, NV, _>(|v| {
+                    let sums = D::start(sums.add((r * NV + v) * NR));
+                    D::add(sums, D::start(self.start.add(v * NR)))
+                })
             });
             let row_sum = |r: usize| self.row_sums[first + r];
             finish::<D, MR, NV>(&mut acc, self.epilogue, self.columns, self.to, row_sum, &Keep);

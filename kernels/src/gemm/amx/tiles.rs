@@ -78,6 +78,12 @@ pub(crate) trait Tiles {
     /// Tile `T` = the rows at `from`.
     unsafe fn load<const T: usize>(&mut self, from: *const u8, stride: usize);
 
+    /// The same of rows that L1 need not keep.
+    unsafe fn load_far<const T: usize>(&mut self, from: *const u8, stride: usize);
+
+    /// Tile `T` = 0.
+    unsafe fn zero<const T: usize>(&mut self);
+
     /// The rows at `to` = tile `T`.
     unsafe fn store<const T: usize>(&mut self, to: *mut u8, stride: usize);
 
@@ -142,56 +148,159 @@ pub(crate) unsafe fn store_sums<T: Tiles>(tiles: &mut T, index: usize, to: *mut 
     }
 }
 
-/// Adds a step of K to R × C accumulators, of which number r·C + c belongs to tile r of A and panel c of B: 2×2, which
-/// loads a tile per product, the fewest that eight registers allow; 1×4 and narrower where rows or panels are left over.
+/// Sets the accumulator `index` to 0.
 ///
 /// # Safety
-/// R tiles of A at `a`, `next` bytes apart with rows `row` bytes apart, and C of B, `panel` bytes apart, are readable.
+/// As [`Tiles::zero`].
 #[inline(always)]
-pub(crate) unsafe fn step<T: Tiles, S: Signs, const R: usize, const C: usize>(
-    tiles: &mut T,
-    a: *const u8,
-    (row, next): (usize, usize),
-    b: *const u8,
-    panel: usize,
-) {
-    // SAFETY: same contract; pointers to tiles that the form does not have are not read.
+pub(crate) unsafe fn zero_sums<T: Tiles>(tiles: &mut T, index: usize) {
+    // SAFETY: same contract.
     unsafe {
-        let (a1, b1) = (a.wrapping_add(next), b.wrapping_add(panel));
-        match (R, C) {
-            (2, 2) => {
-                tiles.load::<4>(a, row);
-                tiles.load::<6>(b, TILE_ROW_BYTES);
-                tiles.dot::<S, 0, 4, 6>();
-                tiles.load::<7>(b1, TILE_ROW_BYTES);
-                tiles.dot::<S, 1, 4, 7>();
-                tiles.load::<5>(a1, row);
-                tiles.dot::<S, 2, 5, 6>();
-                tiles.dot::<S, 3, 5, 7>();
+        match index {
+            0 => tiles.zero::<0>(),
+            1 => tiles.zero::<1>(),
+            2 => tiles.zero::<2>(),
+            _ => tiles.zero::<3>(),
+        }
+    }
+}
+
+/// The tiles of a step of K: R of A, and C of B, `panel` bytes apart.
+#[derive(Clone, Copy)]
+pub(crate) struct StepTiles {
+    pub(crate) a: TileRows,
+    pub(crate) b: *const u8,
+    pub(crate) panel: usize,
+}
+
+impl StepTiles {
+    /// Loads the tile `r` of A: into register 4 + r.
+    #[inline(always)]
+    unsafe fn load_a<T: Tiles, const REG: usize>(&self, tiles: &mut T, r: usize) {
+        // SAFETY: that of the callers.
+        unsafe { tiles.load::<REG>(self.a.first.wrapping_add(r * self.a.tile), self.a.row) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_b<T: Tiles, const REG: usize, const FAR: bool>(&self, tiles: &mut T, c: usize) {
+        let from = self.b.wrapping_add(c * self.panel);
+        // SAFETY: that of the callers.
+        unsafe {
+            if FAR {
+                tiles.load_far::<REG>(from, TILE_ROW_BYTES);
+            } else {
+                tiles.load::<REG>(from, TILE_ROW_BYTES);
             }
-            (2, 1) => {
-                tiles.load::<6>(b, TILE_ROW_BYTES);
-                tiles.load::<4>(a, row);
-                tiles.dot::<S, 0, 4, 6>();
-                tiles.load::<5>(a1, row);
-                tiles.dot::<S, 1, 5, 6>();
+        }
+    }
+}
+
+// A step adds to R × C accumulators, of which number r·C + c belongs to tile r of A and panel c of B: 2×2, which loads a
+// tile per product, the fewest that eight registers allow; 1×4 and narrower where rows or panels are left over. Tiles of
+// A are in registers 4 and 5. Those of B are in 6 and 7, or with one tile of A in 5, 6 and 7, and the fourth in 5 again.
+// Every register is loaded for the next step as soon as its last product is under way.
+
+/// Loads what a block's first step starts with.
+///
+/// # Safety
+/// The tiles of the step are readable.
+#[inline(always)]
+pub(crate) unsafe fn first_loads<T: Tiles, const R: usize, const C: usize, const FAR: bool>(
+    tiles: &mut T,
+    step: &StepTiles,
+) {
+    const { assert!(R == 2 && C <= 2 || R == 1 && matches!(C, 1 | 2 | 4)) };
+    // SAFETY: same contract.
+    unsafe {
+        step.load_a::<T, 4>(tiles, 0);
+        if R == 2 {
+            step.load_b::<T, 6, FAR>(tiles, 0);
+            if C == 2 {
+                step.load_b::<T, 7, FAR>(tiles, 1);
             }
-            _ => {
-                const { assert!(R == 2 && C <= 2 || R == 1 && matches!(C, 1 | 2 | 4)) };
-                tiles.load::<4>(a, row);
-                tiles.load::<5>(b, TILE_ROW_BYTES);
-                tiles.dot::<S, 0, 4, 5>();
-                if C > 1 {
-                    tiles.load::<6>(b1, TILE_ROW_BYTES);
-                    tiles.dot::<S, 1, 4, 6>();
-                }
-                if C > 2 {
-                    tiles.load::<7>(b.wrapping_add(2 * panel), TILE_ROW_BYTES);
-                    tiles.dot::<S, 2, 4, 7>();
-                    tiles.load::<5>(b.wrapping_add(3 * panel), TILE_ROW_BYTES);
-                    tiles.dot::<S, 3, 4, 5>();
-                }
+            step.load_a::<T, 5>(tiles, 1);
+        } else {
+            step.load_b::<T, 5, FAR>(tiles, 0);
+            if C > 1 {
+                step.load_b::<T, 6, FAR>(tiles, 1);
             }
+            if C > 2 {
+                step.load_b::<T, 7, FAR>(tiles, 2);
+            }
+        }
+    }
+}
+
+/// Adds the product of the accumulator `i`.
+///
+/// # Safety
+/// As [`Tiles::dot`].
+#[inline(always)]
+pub(crate) unsafe fn multiply<T: Tiles, S: Signs, const R: usize, const C: usize>(
+    tiles: &mut T,
+    i: usize,
+) {
+    // SAFETY: same contract.
+    unsafe {
+        match (R, i) {
+            (2, 0) => tiles.dot::<S, 0, 4, 6>(),
+            (2, 1) if C == 2 => tiles.dot::<S, 1, 4, 7>(),
+            (2, 1) => tiles.dot::<S, 1, 5, 6>(),
+            (2, 2) => tiles.dot::<S, 2, 5, 6>(),
+            (2, _) => tiles.dot::<S, 3, 5, 7>(),
+            (_, 0) => tiles.dot::<S, 0, 4, 5>(),
+            (_, 1) => tiles.dot::<S, 1, 4, 6>(),
+            (_, 2) => tiles.dot::<S, 2, 4, 7>(),
+            _ => tiles.dot::<S, 3, 4, 5>(),
+        }
+    }
+}
+
+/// Loads what comes next into the registers that the product of the accumulator `i` was the last to need: of this step,
+/// or of the next if there is one.
+///
+/// # Safety
+/// As [`first_loads`], of both steps.
+#[inline(always)]
+pub(crate) unsafe fn next_loads<T: Tiles, const R: usize, const C: usize, const FAR: bool>(
+    tiles: &mut T,
+    i: usize,
+    now: &StepTiles,
+    next: Option<&StepTiles>,
+) {
+    // SAFETY: same contract.
+    unsafe {
+        if (R, C, i) == (1, 4, 0) {
+            now.load_b::<T, 5, FAR>(tiles, 3);
+        }
+        let Some(next) = next else { return };
+        match (R, C, i) {
+            (2, 2, 1) | (2, 1, 0) => next.load_a::<T, 4>(tiles, 0),
+            (2, 2, 2) => next.load_b::<T, 6, FAR>(tiles, 0),
+            (2, 2, 3) => {
+                next.load_b::<T, 7, FAR>(tiles, 1);
+                next.load_a::<T, 5>(tiles, 1);
+            }
+            (2, 1, 1) => {
+                next.load_b::<T, 6, FAR>(tiles, 0);
+                next.load_a::<T, 5>(tiles, 1);
+            }
+            (1, 1, 0) => {
+                next.load_a::<T, 4>(tiles, 0);
+                next.load_b::<T, 5, FAR>(tiles, 0);
+            }
+            (1, 2, 0) => next.load_b::<T, 5, FAR>(tiles, 0),
+            (1, 2, 1) => {
+                next.load_b::<T, 6, FAR>(tiles, 1);
+                next.load_a::<T, 4>(tiles, 0);
+            }
+            (1, 4, 1) => next.load_b::<T, 6, FAR>(tiles, 1),
+            (1, 4, 2) => next.load_b::<T, 7, FAR>(tiles, 2),
+            (1, 4, 3) => {
+                next.load_b::<T, 5, FAR>(tiles, 0);
+                next.load_a::<T, 4>(tiles, 0);
+            }
+            _ => {}
         }
     }
 }
