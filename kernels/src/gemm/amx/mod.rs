@@ -207,18 +207,19 @@ unsafe fn run<T: Tiles, S: Signs>(
     let start_bytes = panels.len() * TILE_ROW_BYTES;
     let part_bytes = if k.parts > 1 { at_a_time * 2 * TILE_BYTES } else { 0 };
     let block_bytes = BLOCK_SUMS * size_of::<i32>();
-    with_scratch(copy_bytes + start_bytes + part_bytes + 2 * block_bytes, |scratch| {
+    with_scratch(copy_bytes + start_bytes + part_bytes + 3 * block_bytes, |scratch| {
         let (copy, scratch) = scratch.split_at_mut(copy_bytes);
         let (starts, scratch) = scratch.split_at_mut(start_bytes);
         let (part_sums, blocks) = scratch.split_at_mut(part_bytes);
         start_sums(core, panels.start * NR, starts);
         let starts = starts.as_ptr().cast();
-        let (even, odd) = blocks.split_at_mut(block_bytes);
+        let (even, blocks) = blocks.split_at_mut(block_bytes);
+        let (odd, nowhere) = blocks.split_at_mut(block_bytes);
         let pending = [even, odd].map(|block| {
             Pending::none(block.as_mut_ptr().cast(), starts, epilogue, finish, to)
         });
-        let part_sums = part_sums.as_mut_ptr().cast();
-        let mut pass = Pass::new((k, layout), packed, panels.start, part_sums, pending);
+        let places = [part_sums, nowhere].map(|place| place.as_mut_ptr().cast());
+        let mut pass = Pass::new((k, layout), packed, panels.start, places, pending);
         for first in panels.clone().step_by(at_a_time.max(1)) {
             let some = first..(first + at_a_time).min(panels.end);
             for row in (0..rows).step_by(BLOCK_ROWS) {

@@ -82,6 +82,8 @@ pub(super) struct Pass<'a> {
     pub(super) pending: [Pending<'a>; 2],
     turn: usize,
     held: Option<Held>,
+    /// Room for a block that nobody asks for: what the registers hold where no block does.
+    nowhere: *mut u8,
 }
 
 /// A group, and the first of the panels it is multiplied by.
@@ -115,10 +117,10 @@ impl<'a> Pass<'a> {
         (k, layout): (KParts, PanelLayout),
         packed: &'a [i8],
         first_panel: usize,
-        part_sums: *mut u8,
+        [part_sums, nowhere]: [*mut u8; 2],
         pending: [Pending<'a>; 2],
     ) -> Self {
-        Self { k, packed, layout, first_panel, part_sums, pending, turn: 0, held: None }
+        Self { k, packed, layout, first_panel, part_sums, pending, turn: 0, held: None, nowhere }
     }
 
     /// Multiplies a part of K of a group, of R tiles, by the panels `panels`, and fetches the rows that come next. `FAR`
@@ -176,36 +178,46 @@ impl<'a> Pass<'a> {
         // SAFETY: A and B have tiles for every step (contract); sums of earlier parts lie where their block put them; the
         // block that is held has its place.
         unsafe {
-            if self.held.is_some_and(|held| held.tiles != (R, C)) {
+            if self.held.is_none_or(|held| held.tiles != (R, C)) {
                 self.store(tiles);
             }
-            let held = self.held.take();
-            self.pending[self.turn].spread(steps * R * C);
-            first_loads::<T, R, C, FAR>(tiles, &step(0));
-            for s in 0..steps {
-                let now = step(s);
-                let then = (s + 1 < steps).then(|| step(s + 1));
-                for_each_tile!(i < R * C, {
-                    if s == 0 {
-                        if let Some(held) = held {
-                            store_sums(tiles, i, held.to.add(place(i)), stride);
-                        }
-                        if part == 0 {
-                            zero_sums(tiles, i);
-                        } else {
-                            load_sums(tiles, i, part_sums.add(place(i)), stride);
-                        }
-                    }
-                    multiply::<T, S, R, C>(tiles, i);
-                    next_loads::<T, R, C, FAR>(tiles, i, &now, then.as_ref());
+            let held = self.held.take().map_or(self.nowhere, |held| held.to);
+            let (now, then) = (step(0), step(1));
+            let pending = &mut self.pending[self.turn];
+            pending.spread(steps * R * C);
+            first_loads::<T, R, C, FAR>(tiles, &now);
+            macro_rules! between_products {
+                ($i:ident, $s:ident, $now:ident) => {
                     if group.fetch {
-                        fetch_panel::<R>(now.b.wrapping_add((C + i % C) * distance), i / C);
+                        fetch_panel::<R>($now.b.wrapping_add((C + $i % C) * distance), $i / C);
                     }
-                    next.fetch(s, i, R * C);
-                    self.pending[self.turn].tick();
-                });
+                    next.fetch($s, $i, R * C);
+                    pending.tick();
+                };
             }
-            self.pending[self.turn].rest();
+            let s = 0;
+            for_each_tile!(i < R * C, {
+                store_sums(tiles, i, held.add(place(i)), stride);
+                if part == 0 {
+                    zero_sums(tiles, i);
+                } else {
+                    load_sums(tiles, i, part_sums.add(place(i)), stride);
+                }
+                multiply::<T, S, R, C>(tiles, i);
+                next_loads::<T, R, C, FAR>(tiles, i, &now, (steps > 1).then_some(&then));
+                between_products!(i, s, now);
+            });
+            let mut now = then;
+            for s in 1..steps {
+                let then = step(s + 1);
+                for_each_tile!(i < R * C, {
+                    multiply::<T, S, R, C>(tiles, i);
+                    next_loads::<T, R, C, FAR>(tiles, i, &now, (s + 1 < steps).then_some(&then));
+                    between_products!(i, s, now);
+                });
+                now = then;
+            }
+            pending.rest();
         }
         let to = if part + 1 < self.k.parts {
             part_sums
