@@ -40,7 +40,7 @@ pub(crate) use self::state::TileState;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use self::state::modelled;
 use self::{
-    pass::{Ahead, Group, PartTiles, Pass},
+    pass::{Ahead, Group, Pass},
     pending::{BLOCK_ROWS, BLOCK_SUMS, FinishPart, Pending},
     tiles::{Signs, TILE_BYTES, TILE_ROW_BYTES, TILE_ROWS, TileRows, Tiles},
 };
@@ -66,9 +66,6 @@ const FEW_ROWS: usize = 2;
 /// The most steps of K of which a group of rows should stay in L1 beside two panels: of more, sums go to memory and
 /// come back.
 const MAX_STEPS: usize = 16;
-
-/// Bytes of rows and panels that stay in L1 together.
-const L1_BYTES: usize = 40 * 1024;
 
 /// Bytes of panels that stay in L2 while all rows pass over them.
 pub(crate) const PANELS_BYTES: usize = 1024 * 1024;
@@ -215,9 +212,8 @@ unsafe fn run<T: Tiles, S: Signs>(
         let starts = starts.as_ptr().cast();
         let (even, blocks) = blocks.split_at_mut(block_bytes);
         let (odd, nowhere) = blocks.split_at_mut(block_bytes);
-        let pending = [even, odd].map(|block| {
-            Pending::none(block.as_mut_ptr().cast(), starts, epilogue, finish, to)
-        });
+        let pending = [even, odd]
+            .map(|block| Pending::none(block.as_mut_ptr().cast(), starts, epilogue, finish, to));
         let places = [part_sums, nowhere].map(|place| place.as_mut_ptr().cast());
         let mut pass = Pass::new((k, layout), packed, panels.start, places, pending);
         for first in panels.clone().step_by(at_a_time.max(1)) {
@@ -251,21 +247,10 @@ unsafe fn run<T: Tiles, S: Signs>(
                         };
                         let next = Ahead { at: from.a.wrapping_add(distance), lda, rows: count };
                         let a = (from.tiles(first, steps, in_place, copy), next);
-                        let far = (2 + some.len()) * steps * TILE_BYTES > L1_BYTES;
-                        let some = some.clone();
-                        match (group.rows > TILE_ROWS, far) {
-                            (true, true) => {
-                                pass.panels::<T, S, 2, true>(tiles, a, &group, part, some)
-                            }
-                            (true, false) => {
-                                pass.panels::<T, S, 2, false>(tiles, a, &group, part, some)
-                            }
-                            (false, true) => {
-                                pass.panels::<T, S, 1, true>(tiles, a, &group, part, some)
-                            }
-                            (false, false) => {
-                                pass.panels::<T, S, 1, false>(tiles, a, &group, part, some)
-                            }
+                        if group.rows > TILE_ROWS {
+                            pass.panels::<T, S, 2>(tiles, a, &group, part, some.clone());
+                        } else {
+                            pass.panels::<T, S, 1>(tiles, a, &group, part, some.clone());
                         }
                     }
                 }
@@ -299,18 +284,13 @@ impl Rows {
         steps: usize,
         in_place: bool,
         copy: &mut [i8],
-    ) -> PartTiles {
-        let last = first + steps - 1;
-        // SAFETY: same contract.
-        unsafe {
-            if in_place && self.count.is_multiple_of(TILE_ROWS) {
-                let whole = (last + 1) * TILE_ROW_BYTES <= self.k;
-                let last = if whole { self.in_place(last) } else { self.copied(last, 1, copy) };
-                PartTiles { first: self.in_place(first), last }
-            } else {
-                let first = self.copied(first, steps, copy);
-                PartTiles { first, last: first.after(steps - 1) }
-            }
+    ) -> TileRows {
+        let whole = (first + steps) * TILE_ROW_BYTES <= self.k;
+        if in_place && whole && self.count.is_multiple_of(TILE_ROWS) {
+            self.in_place(first)
+        } else {
+            // SAFETY: same contract.
+            unsafe { self.copied(first, steps, copy) }
         }
     }
 

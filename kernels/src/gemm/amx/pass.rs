@@ -26,13 +26,6 @@ pub(super) struct Group {
     pub(super) fetch: bool,
 }
 
-/// The tiles of a group for a part of K: the last step's may lie elsewhere.
-#[derive(Clone, Copy)]
-pub(super) struct PartTiles {
-    pub(super) first: TileRows,
-    pub(super) last: TileRows,
-}
-
 /// Rows of A that come next, to be fetched meanwhile.
 #[derive(Clone, Copy)]
 pub(super) struct Ahead {
@@ -50,10 +43,10 @@ impl Ahead {
         first
     }
 
-    /// Asks for the line that a step needs, of every `of`-th row from row `first` on.
+    /// Asks for the line of each that a step needs.
     #[inline(always)]
-    fn fetch(&self, step: usize, first: usize, of: usize) {
-        for row in (first..self.rows).step_by(of) {
+    fn fetch(&self, step: usize) {
+        for row in 0..self.rows {
             fetch_line(self.at.wrapping_add(row * self.lda + step * TILE_ROW_BYTES));
         }
     }
@@ -89,14 +82,17 @@ pub(super) struct Pass<'a> {
 /// A group, and the first of the panels it is multiplied by.
 #[derive(Clone, Copy)]
 struct Block<'a> {
-    a: PartTiles,
-    /// How many of the rows that come next are fetched per panel.
-    rows_per_panel: usize,
+    a: TileRows,
     group: &'a Group,
     part: usize,
     panel: usize,
     /// Sums of the earlier parts.
     part_sums: *mut u8,
+    /// The rows to be fetched.
+    next: Ahead,
+    /// Whether the tiles of its first step are in their registers, and whether a block of the same form comes next.
+    loaded: bool,
+    more: bool,
 }
 
 /// Repeats a block with `$i` as a constant for each tile of sums: as a loop it might stay one, with a jump per tile.
@@ -123,101 +119,66 @@ impl<'a> Pass<'a> {
         Self { k, packed, layout, first_panel, part_sums, pending, turn: 0, held: None, nowhere }
     }
 
-    /// Multiplies a part of K of a group, of R tiles, by the panels `panels`, and fetches the rows that come next. `FAR`
-    /// says that the panels will not stay in L1.
+    /// Multiplies a part of K of a group, of R tiles, by the panels `panels`, and fetches the rows that come next.
     ///
     /// # Safety
     /// `a` holds the tiles of the part, and the pass what [`super::run`] was granted.
     #[inline(always)]
-    pub(super) unsafe fn panels<T: Tiles, S: Signs, const R: usize, const FAR: bool>(
+    pub(super) unsafe fn panels<T: Tiles, S: Signs, const R: usize>(
         &mut self,
         tiles: &mut T,
-        (a, mut next): (PartTiles, Ahead),
+        (a, mut next): (TileRows, Ahead),
         group: &Group,
         part: usize,
         panels: Range<usize>,
     ) {
         let mut panel = panels.start;
         let rows_per_panel = next.rows.div_ceil(panels.len());
+        let mut loaded = false;
         while panel < panels.end {
             let part_sums = self.part_sums.wrapping_add((panel - panels.start) * 2 * TILE_BYTES);
-            let block = Block { a, rows_per_panel, group, part, panel, part_sums };
-            // SAFETY: same contract, of panels that are left.
-            panel += unsafe {
-                match (R, panels.end - panel) {
-                    (1, 4..) => self.block::<T, S, 1, 4, FAR>(tiles, block, &mut next),
-                    (1, 2..) => self.block::<T, S, 1, 2, FAR>(tiles, block, &mut next),
-                    (1, _) => self.block::<T, S, 1, 1, FAR>(tiles, block, &mut next),
-                    (_, 2..) => self.block::<T, S, 2, 2, FAR>(tiles, block, &mut next),
-                    _ => self.block::<T, S, 2, 1, FAR>(tiles, block, &mut next),
-                }
+            let left = panels.end - panel;
+            let columns = match (R, left) {
+                (1, 4..) => 4,
+                (_, 2..) => 2,
+                _ => 1,
             };
+            let next = next.take(rows_per_panel * columns);
+            let more = left >= 2 * columns;
+            let block = Block { a, group, part, panel, part_sums, next, loaded, more };
+            // SAFETY: same contract, of panels that are left.
+            unsafe {
+                match (R, columns) {
+                    (1, 4) => self.block::<T, S, 1, 4>(tiles, block),
+                    (1, 2) => self.block::<T, S, 1, 2>(tiles, block),
+                    (1, _) => self.block::<T, S, 1, 1>(tiles, block),
+                    (_, 2) => self.block::<T, S, 2, 2>(tiles, block),
+                    _ => self.block::<T, S, 2, 1>(tiles, block),
+                }
+            }
+            (panel, loaded) = (panel + columns, more);
         }
     }
 
-    /// Multiplies R tiles of A by C panels: C is the answer.
+    /// Multiplies R tiles of A by C panels.
     #[inline(always)]
-    unsafe fn block<T: Tiles, S: Signs, const R: usize, const C: usize, const FAR: bool>(
+    unsafe fn block<T: Tiles, S: Signs, const R: usize, const C: usize>(
         &mut self,
         tiles: &mut T,
         block: Block<'_>,
-        next: &mut Ahead,
-    ) -> usize {
-        let Block { a, rows_per_panel, group, part, panel, part_sums } = block;
-        let (first, steps) = self.k.part(part);
-        let distance = self.layout.panel_bytes();
-        let weights = self.packed[panel * distance..].as_ptr().cast::<u8>();
-        let step = |s: usize| StepTiles {
-            a: if s + 1 < steps { a.first.after(s) } else { a.last },
-            b: weights.wrapping_add((first + s) * TILE_BYTES),
-            panel: distance,
-        };
-        let next = next.take(rows_per_panel * C);
-        let stride = C * TILE_ROW_BYTES;
-        let place = |i: usize| i / C * TILE_ROWS * stride + i % C * TILE_ROW_BYTES;
-        // SAFETY: A and B have tiles for every step (contract); sums of earlier parts lie where their block put them; the
-        // block that is held has its place.
+    ) {
+        let Block { group, part, panel, part_sums, .. } = block;
+        // SAFETY: same contract; the block that is held has its place.
         unsafe {
             if self.held.is_none_or(|held| held.tiles != (R, C)) {
                 self.store(tiles);
             }
-            let held = self.held.take().map_or(self.nowhere, |held| held.to);
-            let (now, then) = (step(0), step(1));
-            let pending = &mut self.pending[self.turn];
-            pending.spread(steps * R * C);
-            first_loads::<T, R, C, FAR>(tiles, &now);
-            macro_rules! between_products {
-                ($i:ident, $s:ident, $now:ident) => {
-                    if group.fetch {
-                        fetch_panel::<R>($now.b.wrapping_add((C + $i % C) * distance), $i / C);
-                    }
-                    next.fetch($s, $i, R * C);
-                    pending.tick();
-                };
+            if group.fetch || block.next.rows > 0 {
+                self.steps::<T, S, R, C, true>(tiles, block);
+            } else {
+                self.steps::<T, S, R, C, false>(tiles, block);
             }
-            let s = 0;
-            for_each_tile!(i < R * C, {
-                store_sums(tiles, i, held.add(place(i)), stride);
-                if part == 0 {
-                    zero_sums(tiles, i);
-                } else {
-                    load_sums(tiles, i, part_sums.add(place(i)), stride);
-                }
-                multiply::<T, S, R, C>(tiles, i);
-                next_loads::<T, R, C, FAR>(tiles, i, &now, (steps > 1).then_some(&then));
-                between_products!(i, s, now);
-            });
-            let mut now = then;
-            for s in 1..steps {
-                let then = step(s + 1);
-                for_each_tile!(i < R * C, {
-                    multiply::<T, S, R, C>(tiles, i);
-                    next_loads::<T, R, C, FAR>(tiles, i, &now, (s + 1 < steps).then_some(&then));
-                    between_products!(i, s, now);
-                });
-                now = then;
-            }
-            pending.rest();
+            self.pending[self.turn].rest();
         }
         let to = if part + 1 < self.k.parts {
             part_sums
@@ -228,7 +189,66 @@ impl<'a> Pass<'a> {
         };
         self.held = Some(Held { tiles: (R, C), to });
         self.turn ^= 1;
-        C
+    }
+
+    /// The products of a block. While they are under way, the sums that the registers held are stored, and those of the
+    /// block before finished.
+    #[inline(always)]
+    unsafe fn steps<T: Tiles, S: Signs, const R: usize, const C: usize, const FETCH: bool>(
+        &mut self,
+        tiles: &mut T,
+        block: Block<'_>,
+    ) {
+        let Block { a, group, part, panel, part_sums, next, loaded, more } = block;
+        let (first, steps) = self.k.part(part);
+        let distance = self.layout.panel_bytes();
+        let weights = self.packed[panel * distance..].as_ptr().cast::<u8>();
+        let weights = weights.wrapping_add(first * TILE_BYTES);
+        let stride = C * TILE_ROW_BYTES;
+        let place = |i: usize| i / C * TILE_ROWS * stride + i % C * TILE_ROW_BYTES;
+        let held = self.held.take().map_or(self.nowhere, |held| held.to);
+        let pending = &mut self.pending[self.turn];
+        let parts = pending.parts_per_step(steps);
+        let mut now = StepTiles { a, b: weights, panel: distance };
+        // After the last step, the next block's first tiles: if there is none, its own once more, for nothing.
+        let after =
+            StepTiles { b: weights.wrapping_add(if more { C * distance } else { 0 }), ..now };
+        // SAFETY: A and B have tiles for every step (contract); sums of earlier parts lie where their block put them; the
+        // block that is held has its place.
+        unsafe {
+            if !loaded {
+                first_loads::<T, R, C>(tiles, &now);
+            }
+            for s in 0..steps {
+                let last = s + 1 == steps;
+                let then = if last { after } else { now.next() };
+                if s == 0 {
+                    for_each_tile!(i < R * C, {
+                        store_sums(tiles, i, held.add(place(i)), stride);
+                        if part == 0 {
+                            zero_sums(tiles, i);
+                        } else {
+                            load_sums(tiles, i, part_sums.add(place(i)), stride);
+                        }
+                        multiply::<T, S, R, C>(tiles, i);
+                        next_loads::<T, R, C>(tiles, i, &now, &then);
+                    });
+                } else {
+                    for_each_tile!(i < R * C, {
+                        multiply::<T, S, R, C>(tiles, i);
+                        next_loads::<T, R, C>(tiles, i, &now, &then);
+                    });
+                }
+                if FETCH {
+                    if group.fetch {
+                        fetch_tiles::<C>(now.b.wrapping_add(C * distance), distance);
+                    }
+                    next.fetch(s);
+                }
+                pending.parts(parts);
+                now = then;
+            }
+        }
     }
 
     /// Takes the sums out of the registers.
@@ -261,11 +281,11 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// Asks for the `part`-th of R parts of a tile of B.
+/// Asks for the next C tiles of B.
 #[inline(always)]
-fn fetch_panel<const R: usize>(b: *const u8, part: usize) {
-    for line in 0..TILE_ROWS / R {
-        fetch_line(b.wrapping_add((part * (TILE_ROWS / R) + line) * TILE_ROW_BYTES));
+fn fetch_tiles<const C: usize>(b: *const u8, distance: usize) {
+    for line in 0..C * TILE_ROWS {
+        fetch_line(b.wrapping_add(line / TILE_ROWS * distance + line % TILE_ROWS * TILE_ROW_BYTES));
     }
 }
 

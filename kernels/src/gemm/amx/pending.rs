@@ -38,10 +38,6 @@ pub(crate) struct Pending<'a> {
     row_sums: [i32; BLOCK_ROWS],
     rows: usize,
     done: usize,
-    /// How many parts are finished at a time, after how many ticks, and how many of these are left.
-    parts: usize,
-    every: usize,
-    left: usize,
 }
 
 impl<'a> Pending<'a> {
@@ -66,9 +62,6 @@ impl<'a> Pending<'a> {
             row_sums,
             rows: 0,
             done: 0,
-            parts: 0,
-            every: 0,
-            left: 0,
         }
     }
 
@@ -93,29 +86,23 @@ impl<'a> Pending<'a> {
         self.sums.cast()
     }
 
-    /// Spreads what is to be done over so many ticks.
+    /// How many parts should be finished at a time, for the block to be done after `steps` times.
     #[inline(always)]
-    pub(super) fn spread(&mut self, ticks: usize) {
+    pub(super) fn parts_per_step(&self, steps: usize) -> usize {
         let parts = ((self.rows - self.done) * self.panels).div_ceil(PART_VECTORS);
-        self.parts = parts.div_ceil(ticks);
-        self.every = ticks.checked_div(parts).map_or(usize::MAX, |every| every.max(1));
-        self.left = self.every;
+        if parts <= steps { 1 } else { parts.div_ceil(steps) }
     }
 
-    /// Finishes some parts, if it is time to.
+    /// Finishes so many parts, or what there is left.
     ///
     /// # Safety
     /// The ISA of `finish` is supported, and the block is in its place.
     #[inline(always)]
-    pub(super) unsafe fn tick(&mut self) {
-        self.left -= 1;
-        if self.left == 0 {
-            self.left = self.every;
-            for _ in 0..self.parts {
-                if self.done < self.rows {
-                    // SAFETY: same contract.
-                    unsafe { (self.finish)(self) };
-                }
+    pub(super) unsafe fn parts(&mut self, parts: usize) {
+        for _ in 0..parts {
+            if self.done < self.rows {
+                // SAFETY: same contract.
+                unsafe { (self.finish)(self) };
             }
         }
     }
@@ -123,7 +110,7 @@ impl<'a> Pending<'a> {
     /// Finishes the block.
     ///
     /// # Safety
-    /// As [`Self::tick`].
+    /// As [`Self::parts`].
     #[inline(always)]
     pub(super) unsafe fn rest(&mut self) {
         while self.done < self.rows {

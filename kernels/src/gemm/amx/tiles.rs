@@ -182,16 +182,15 @@ impl StepTiles {
     }
 
     #[inline(always)]
-    unsafe fn load_b<T: Tiles, const REG: usize, const FAR: bool>(&self, tiles: &mut T, c: usize) {
-        let from = self.b.wrapping_add(c * self.panel);
+    unsafe fn load_b<T: Tiles, const REG: usize>(&self, tiles: &mut T, c: usize) {
         // SAFETY: that of the callers.
-        unsafe {
-            if FAR {
-                tiles.load_far::<REG>(from, TILE_ROW_BYTES);
-            } else {
-                tiles.load::<REG>(from, TILE_ROW_BYTES);
-            }
-        }
+        unsafe { tiles.load_far::<REG>(self.b.wrapping_add(c * self.panel), TILE_ROW_BYTES) }
+    }
+
+    /// Those of the next step.
+    #[inline(always)]
+    pub(crate) fn next(self) -> Self {
+        Self { a: self.a.after(1), b: self.b.wrapping_add(TILE_BYTES), ..self }
     }
 }
 
@@ -205,7 +204,7 @@ impl StepTiles {
 /// # Safety
 /// The tiles of the step are readable.
 #[inline(always)]
-pub(crate) unsafe fn first_loads<T: Tiles, const R: usize, const C: usize, const FAR: bool>(
+pub(crate) unsafe fn first_loads<T: Tiles, const R: usize, const C: usize>(
     tiles: &mut T,
     step: &StepTiles,
 ) {
@@ -214,18 +213,18 @@ pub(crate) unsafe fn first_loads<T: Tiles, const R: usize, const C: usize, const
     unsafe {
         step.load_a::<T, 4>(tiles, 0);
         if R == 2 {
-            step.load_b::<T, 6, FAR>(tiles, 0);
+            step.load_b::<T, 6>(tiles, 0);
             if C == 2 {
-                step.load_b::<T, 7, FAR>(tiles, 1);
+                step.load_b::<T, 7>(tiles, 1);
             }
             step.load_a::<T, 5>(tiles, 1);
         } else {
-            step.load_b::<T, 5, FAR>(tiles, 0);
+            step.load_b::<T, 5>(tiles, 0);
             if C > 1 {
-                step.load_b::<T, 6, FAR>(tiles, 1);
+                step.load_b::<T, 6>(tiles, 1);
             }
             if C > 2 {
-                step.load_b::<T, 7, FAR>(tiles, 2);
+                step.load_b::<T, 7>(tiles, 2);
             }
         }
     }
@@ -257,47 +256,46 @@ pub(crate) unsafe fn multiply<T: Tiles, S: Signs, const R: usize, const C: usize
 }
 
 /// Loads what comes next into the registers that the product of the accumulator `i` was the last to need: of this step,
-/// or of the next if there is one.
+/// or of the next.
 ///
 /// # Safety
 /// As [`first_loads`], of both steps.
 #[inline(always)]
-pub(crate) unsafe fn next_loads<T: Tiles, const R: usize, const C: usize, const FAR: bool>(
+pub(crate) unsafe fn next_loads<T: Tiles, const R: usize, const C: usize>(
     tiles: &mut T,
     i: usize,
     now: &StepTiles,
-    next: Option<&StepTiles>,
+    next: &StepTiles,
 ) {
     // SAFETY: same contract.
     unsafe {
         if (R, C, i) == (1, 4, 0) {
-            now.load_b::<T, 5, FAR>(tiles, 3);
+            now.load_b::<T, 5>(tiles, 3);
         }
-        let Some(next) = next else { return };
         match (R, C, i) {
             (2, 2, 1) | (2, 1, 0) => next.load_a::<T, 4>(tiles, 0),
-            (2, 2, 2) => next.load_b::<T, 6, FAR>(tiles, 0),
+            (2, 2, 2) => next.load_b::<T, 6>(tiles, 0),
             (2, 2, 3) => {
-                next.load_b::<T, 7, FAR>(tiles, 1);
+                next.load_b::<T, 7>(tiles, 1);
                 next.load_a::<T, 5>(tiles, 1);
             }
             (2, 1, 1) => {
-                next.load_b::<T, 6, FAR>(tiles, 0);
+                next.load_b::<T, 6>(tiles, 0);
                 next.load_a::<T, 5>(tiles, 1);
             }
             (1, 1, 0) => {
                 next.load_a::<T, 4>(tiles, 0);
-                next.load_b::<T, 5, FAR>(tiles, 0);
+                next.load_b::<T, 5>(tiles, 0);
             }
-            (1, 2, 0) => next.load_b::<T, 5, FAR>(tiles, 0),
+            (1, 2, 0) => next.load_b::<T, 5>(tiles, 0),
             (1, 2, 1) => {
-                next.load_b::<T, 6, FAR>(tiles, 1);
+                next.load_b::<T, 6>(tiles, 1);
                 next.load_a::<T, 4>(tiles, 0);
             }
-            (1, 4, 1) => next.load_b::<T, 6, FAR>(tiles, 1),
-            (1, 4, 2) => next.load_b::<T, 7, FAR>(tiles, 2),
+            (1, 4, 1) => next.load_b::<T, 6>(tiles, 1),
+            (1, 4, 2) => next.load_b::<T, 7>(tiles, 2),
             (1, 4, 3) => {
-                next.load_b::<T, 5, FAR>(tiles, 0);
+                next.load_b::<T, 5>(tiles, 0);
                 next.load_a::<T, 4>(tiles, 0);
             }
             _ => {}
