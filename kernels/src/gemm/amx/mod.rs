@@ -67,8 +67,14 @@ const FEW_ROWS: usize = 2;
 /// come back.
 const MAX_STEPS: usize = 16;
 
+/// The most steps of K of which two groups of rows stay in L1: the next is fetched while panels pass over the present one.
+const NEAR_STEPS: usize = 10;
+
+/// Bytes of rows that are taken to be in L2 as they come, and more not to be.
+const L2_ROWS_BYTES: usize = 512 * 1024;
+
 /// Bytes of panels that stay in L2 while all rows pass over them.
-pub(crate) const PANELS_BYTES: usize = 1024 * 1024;
+pub(crate) const PANELS_BYTES: usize = 1280 * 1024;
 
 /// Bytes after packed weights that a tile of the last panel may read.
 pub(crate) const SLACK: usize = TILE_BYTES - TILE_ROW_BYTES;
@@ -245,7 +251,9 @@ unsafe fn run<T: Tiles, S: Signs>(
                         } else {
                             (group.rows * lda, BLOCK_ROWS.min(rows - row - group.rows))
                         };
-                        let next = Ahead { at: from.a.wrapping_add(distance), lda, rows: count };
+                        let near = k.steps <= NEAR_STEPS;
+                        let rows = if near || rows * layout.k > L2_ROWS_BYTES { count } else { 0 };
+                        let next = Ahead { at: from.a.wrapping_add(distance), lda, rows, near };
                         let a = (from.tiles(first, steps, in_place, copy), next);
                         if group.rows > TILE_ROWS {
                             pass.panels::<T, S, 2>(tiles, a, &group, part, some.clone());
@@ -314,20 +322,20 @@ impl Rows {
         let step_bytes = tiles * TILE_BYTES;
         let start = first * TILE_ROW_BYTES;
         let len = self.k.min((first + steps) * TILE_ROW_BYTES) - start;
-        let lines = copy.as_chunks_mut::<TILE_ROW_BYTES>().0;
-        for r in 0..self.count {
-            // SAFETY: the caller grants row `r`, of K bytes.
-            let row = unsafe {
-                std::slice::from_raw_parts(self.a.add(r * self.lda + start).cast::<i8>(), len)
-            };
-            let (whole, left) = row.as_chunks::<TILE_ROW_BYTES>();
-            let mut lines = lines[r..].iter_mut().step_by(tiles * TILE_ROWS);
-            // In this order: a zip that ends takes one more of its first.
-            for (values, line) in whole.iter().zip(lines.by_ref()) {
-                *line = *values;
-            }
-            if let (Some(line), false) = (lines.next(), left.is_empty()) {
-                copy_padded(left, line);
+        let lines = copy.as_chunks_mut::<TILE_ROW_BYTES>().0.chunks_mut(tiles * TILE_ROWS);
+        // Step by step: written row by row, each line would lie at the same place of a page as many that are read.
+        for (from, lines) in (0..len).step_by(TILE_ROW_BYTES).zip(lines) {
+            let values = TILE_ROW_BYTES.min(len - from);
+            for (r, line) in lines.iter_mut().enumerate().take(self.count) {
+                // SAFETY: the caller grants row `r`, of K bytes.
+                let row = unsafe {
+                    let row = self.a.add(r * self.lda + start + from).cast::<i8>();
+                    std::slice::from_raw_parts(row, values)
+                };
+                match row.first_chunk() {
+                    Some(whole) => *line = *whole,
+                    None => copy_padded(row, line),
+                }
             }
         }
         TileRows {

@@ -32,6 +32,8 @@ pub(super) struct Ahead {
     pub(super) at: *const u8,
     pub(super) lda: usize,
     pub(super) rows: usize,
+    /// Whether L1 has room for them beside the present ones.
+    pub(super) near: bool,
 }
 
 impl Ahead {
@@ -47,7 +49,12 @@ impl Ahead {
     #[inline(always)]
     fn fetch(&self, step: usize) {
         for row in 0..self.rows {
-            fetch_line(self.at.wrapping_add(row * self.lda + step * TILE_ROW_BYTES));
+            let at = self.at.wrapping_add(row * self.lda + step * TILE_ROW_BYTES);
+            if self.near {
+                fetch_line::<true>(at);
+            } else {
+                fetch_line::<false>(at);
+            }
         }
     }
 }
@@ -285,18 +292,25 @@ impl<'a> Pass<'a> {
 #[inline(always)]
 fn fetch_tiles<const C: usize>(b: *const u8, distance: usize) {
     for line in 0..C * TILE_ROWS {
-        fetch_line(b.wrapping_add(line / TILE_ROWS * distance + line % TILE_ROWS * TILE_ROW_BYTES));
+        let line = line / TILE_ROWS * distance + line % TILE_ROWS * TILE_ROW_BYTES;
+        fetch_line::<false>(b.wrapping_add(line));
     }
 }
 
-/// Asks for a line to be brought into L2; addresses of nothing do no harm.
+/// Asks for a line to be brought into L1 if `NEAR`, else L2; addresses of nothing do no harm.
 #[inline(always)]
-fn fetch_line(at: *const u8) {
+fn fetch_line<const NEAR: bool>(at: *const u8) {
     #[cfg(target_arch = "x86_64")]
     {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: a hint, which cannot fault; every x86-64 has it.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
+        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+        // SAFETY: hints, which cannot fault; every x86-64 has them.
+        unsafe {
+            if NEAR {
+                _mm_prefetch::<_MM_HINT_T0>(at.cast());
+            } else {
+                _mm_prefetch::<_MM_HINT_T1>(at.cast());
+            }
+        }
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = at;

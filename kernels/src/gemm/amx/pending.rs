@@ -2,7 +2,7 @@
 
 use super::{pass::Group, tiles::TILE_ROWS};
 use crate::{
-    epilogue::{Epilogue, Keep, NR, TileOut},
+    epilogue::{Epilogue, NR, Refill, TileOut},
     gemm::kernel::{Dot, finish},
 };
 
@@ -11,7 +11,21 @@ pub(super) const BLOCK_ROWS: usize = 2 * TILE_ROWS;
 pub(super) const BLOCK_SUMS: usize = 4 * TILE_ROWS * NR;
 
 /// Vectors of sums that are finished at a time.
-const PART_VECTORS: usize = 8;
+const PART_VECTORS: usize = 16;
+
+/// Sums that memory keeps: nothing is to be refilled, but as where rows are, all epilogues should be in registers.
+struct Memory;
+
+impl<Acc> Refill<Acc> for Memory {
+    #[inline(always)]
+    unsafe fn rows<const MR: usize, const NV: usize>(
+        &self,
+        _acc: &mut [[Acc; NV]; MR],
+        _first: usize,
+        _count: usize,
+    ) {
+    }
+}
 
 /// Finishes some rows of a block: [`Pending::part`] under an ISA's target features.
 ///
@@ -119,7 +133,7 @@ impl<'a> Pending<'a> {
         }
     }
 
-    /// Finishes one part: eight vectors of sums, or a row where fewer are left.
+    /// Finishes one part: 16 vectors of sums, or a row where fewer are left.
     ///
     /// # Safety
     /// The ISA of `D` is supported.
@@ -128,9 +142,9 @@ impl<'a> Pending<'a> {
         // SAFETY: same contract.
         unsafe {
             match self.panels {
-                1 => self.rows_of::<D, 8, 1>(),
-                2 => self.rows_of::<D, 4, 2>(),
-                _ => self.rows_of::<D, 2, 4>(),
+                1 => self.rows_of::<D, 16, 1>(),
+                2 => self.rows_of::<D, 8, 2>(),
+                _ => self.rows_of::<D, 4, 4>(),
             }
         }
     }
@@ -161,7 +175,7 @@ impl<'a> Pending<'a> {
                 })
             });
             let row_sum = |r: usize| self.row_sums[first + r];
-            finish::<D, MR, NV>(&mut acc, self.epilogue, self.columns, self.to, row_sum, &Keep);
+            finish::<D, MR, NV>(&mut acc, self.epilogue, self.columns, self.to, row_sum, &Memory);
         }
         self.to = self.to.at_row(MR);
         self.done += MR;
