@@ -63,15 +63,13 @@ const MIN_ROWS: usize = 5;
 /// Rows after the last whole tile that vector kernels compute faster than a tile of their own.
 const FEW_ROWS: usize = 2;
 
-/// The most steps of K of which a group of rows should stay in L1 beside two panels: of more, sums go to memory and
-/// come back.
-const MAX_STEPS: usize = 16;
+/// The most steps of K of which a group of rows stays in L1: of more, sums go to memory and come back, after no more steps
+/// than leave room for these.
+const MAX_STEPS: usize = 18;
+const PART_STEPS: usize = 12;
 
-/// The most steps of K of which two groups of rows stay in L1: the next is fetched while panels pass over the present one.
-const NEAR_STEPS: usize = 10;
-
-/// Bytes of rows that are taken to be in L2 as they come, and more not to be.
-const L2_ROWS_BYTES: usize = 512 * 1024;
+/// Bytes of rows of which some may come from beyond L2: they are fetched ahead.
+const FAR_ROWS_BYTES: usize = 2 * 1024 * 1024;
 
 /// Bytes of panels that stay in L2 while all rows pass over them.
 pub(crate) const PANELS_BYTES: usize = 1280 * 1024;
@@ -85,6 +83,9 @@ const FEW_PANELS: usize = 4;
 
 /// The least distance of rows at which those of a group meet in too few sets of L1 to be read in place.
 const CONFLICT_BYTES: usize = 2048;
+
+/// The most rows that are multiplied at a time.
+pub(crate) const GROUP_ROWS: usize = BLOCK_ROWS;
 
 /// How many of `rows` rows, the first ones, should be multiplied on tiles.
 fn rows_on_tiles(rows: usize, k: usize) -> usize {
@@ -117,7 +118,7 @@ pub(crate) struct TileUnit {
     ///
     /// # Safety
     /// As there; packed weights are followed by [`SLACK`] bytes.
-    run: unsafe fn(&Core<'_>, &mut TileState, Operands),
+    run: unsafe fn(&Core<'_>, &mut TileState, Operands<'_>),
 }
 
 impl TileUnit {
@@ -137,15 +138,55 @@ impl TileUnit {
         let rows = rows_on_tiles(rows, core.layout.k);
         if rows > 0 {
             // SAFETY: same contract, of some of the rows.
-            unsafe { (self.run)(core, state, Operands { a, lda, rows, panels, to }) };
+            let source = Source::Matrix(a);
+            unsafe { (self.run)(core, state, Operands { source, lda, rows, panels, to }) };
         }
         rows
     }
+
+    /// Computes `rows` rows that `gather` writes when they are needed, [`GROUP_ROWS`] or fewer at a time, `lda` bytes from
+    /// one to the next.
+    ///
+    /// # Safety
+    /// As [`Core::block`], of rows that are readable from a call that asks for them to the next call; K is [`MIN_K`] or
+    /// more.
+    pub(crate) unsafe fn patches(
+        &self,
+        core: &Core<'_>,
+        state: &mut TileState,
+        (gather, lda): (&dyn Fn(Range<usize>) -> *const u8, usize),
+        rows: usize,
+        panels: Range<usize>,
+        to: TileOut,
+    ) {
+        let source = Source::Patches(gather);
+        // SAFETY: same contract.
+        unsafe { (self.run)(core, state, Operands { source, lda, rows, panels, to }) };
+    }
 }
 
-/// Rows of A, panels of B, and where the results go.
-struct Operands {
-    a: *const u8,
+/// Where rows of A are, the first at a pointer, or where they are written to on request, some at a time: as many as a
+/// group has, at a line.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    Matrix(*const u8),
+    Patches(&'a dyn Fn(Range<usize>) -> *const u8),
+}
+
+/// What a tile kernel does under its ISA's target features.
+#[derive(Clone, Copy)]
+struct Helpers {
+    finish: FinishPart,
+    /// [`Rows::copied`].
+    copied: CopyRows,
+}
+
+/// [`Rows::copied`] under an ISA's target features.
+type CopyRows = unsafe fn(&Rows, usize, usize, &mut [i8]) -> TileRows;
+
+/// Rows of A, `lda` bytes from one to the next, panels of B, and where the results go.
+struct Operands<'a> {
+    source: Source<'a>,
     lda: usize,
     rows: usize,
     panels: Range<usize>,
@@ -164,7 +205,8 @@ struct KParts {
 impl KParts {
     fn new(k: usize) -> Self {
         let all = k.div_ceil(TILE_ROW_BYTES);
-        let steps = all.div_ceil(all.div_ceil(MAX_STEPS));
+        let parts = if all <= MAX_STEPS { 1 } else { all.div_ceil(PART_STEPS) };
+        let steps = all.div_ceil(parts);
         Self { parts: all.div_ceil(steps), steps, all }
     }
 
@@ -184,16 +226,16 @@ fn panels_at_a_time(layout: &PanelLayout, panels: usize) -> usize {
 /// Computes a block on `tiles`.
 ///
 /// # Safety
-/// As [`TileUnit::run`]; `S::A` is the sign of A. The ISA of `finish` is supported.
+/// As [`TileUnit::run`]; `S::A` is the sign of A. The ISA of the helpers is supported.
 #[inline(always)]
 unsafe fn run<T: Tiles, S: Signs>(
     tiles: &mut T,
     core: &Core<'_>,
-    operands: Operands,
-    finish: FinishPart,
+    operands: Operands<'_>,
+    Helpers { finish, copied }: Helpers,
 ) {
     let Core { set, layout, packed, epilogue, a_sign, sums, depth } = *core;
-    let Operands { a, lda, rows, panels, to } = operands;
+    let Operands { source, lda, rows, panels, to } = operands;
     assert!(
         panels.end <= layout.panels()
             && packed.len() >= layout.bytes() + SLACK
@@ -204,7 +246,12 @@ unsafe fn run<T: Tiles, S: Signs>(
     );
     let k = KParts::new(layout.k);
     let at_a_time = panels_at_a_time(&layout, panels.len());
-    let aligned = (a as usize | lda).is_multiple_of(TILE_ROW_BYTES);
+    let (aligned, far) = match source {
+        Source::Matrix(a) => {
+            ((a as usize | lda).is_multiple_of(TILE_ROW_BYTES), rows * layout.k > FAR_ROWS_BYTES)
+        }
+        Source::Patches(_) => (lda.is_multiple_of(TILE_ROW_BYTES), false),
+    };
     let in_place = (aligned || panels.len() <= FEW_PANELS) && !lda.is_multiple_of(CONFLICT_BYTES);
     let copy_bytes = k.steps * 2 * TILE_BYTES;
     let start_bytes = panels.len() * TILE_ROW_BYTES;
@@ -229,10 +276,12 @@ unsafe fn run<T: Tiles, S: Signs>(
                     rows: BLOCK_ROWS.min(rows - row),
                     row_sums: [0; BLOCK_ROWS],
                     to: to.at_row(row),
-                    fetch: row == 0,
                 };
                 let from = Rows {
-                    a: a.wrapping_add(row * lda),
+                    a: match source {
+                        Source::Matrix(a) => a.wrapping_add(row * lda),
+                        Source::Patches(gather) => gather(row..row + group.rows),
+                    },
                     lda,
                     k: layout.k,
                     count: group.rows,
@@ -251,10 +300,12 @@ unsafe fn run<T: Tiles, S: Signs>(
                         } else {
                             (group.rows * lda, BLOCK_ROWS.min(rows - row - group.rows))
                         };
-                        let near = k.steps <= NEAR_STEPS;
-                        let rows = if near || rows * layout.k > L2_ROWS_BYTES { count } else { 0 };
-                        let next = Ahead { at: from.a.wrapping_add(distance), lda, rows, near };
-                        let a = (from.tiles(first, steps, in_place, copy), next);
+                        let next = Ahead {
+                            at: from.a.wrapping_add(distance),
+                            lda,
+                            rows: if far { count } else { 0 },
+                        };
+                        let a = (from.tiles(first, steps, in_place, copied, copy), next);
                         if group.rows > TILE_ROWS {
                             pass.panels::<T, S, 2>(tiles, a, &group, part, some.clone());
                         } else {
@@ -284,13 +335,15 @@ impl Rows {
     /// The tiles of `steps` steps from `first` on: `in_place` where none is to be padded, else copied.
     ///
     /// # Safety
-    /// The rows are readable, and not more than two tiles have; the copy has room for so many steps.
+    /// The rows are readable, and not more than two tiles have; the copy has room for so many steps; the ISA of `copied` is
+    /// supported.
     #[inline(always)]
     unsafe fn tiles(
         &self,
         first: usize,
         steps: usize,
         in_place: bool,
+        copied: CopyRows,
         copy: &mut [i8],
     ) -> TileRows {
         let whole = (first + steps) * TILE_ROW_BYTES <= self.k;
@@ -298,7 +351,7 @@ impl Rows {
             self.in_place(first)
         } else {
             // SAFETY: same contract.
-            unsafe { self.copied(first, steps, copy) }
+            unsafe { copied(self, first, steps, copy) }
         }
     }
 

@@ -22,8 +22,6 @@ pub(super) struct Group {
     pub(super) row_sums: [i32; BLOCK_ROWS],
     /// At the first row, and the first column of all panels.
     pub(super) to: TileOut,
-    /// Whether panels may not be in L2 yet.
-    pub(super) fetch: bool,
 }
 
 /// Rows of A that come next, to be fetched meanwhile.
@@ -32,8 +30,6 @@ pub(super) struct Ahead {
     pub(super) at: *const u8,
     pub(super) lda: usize,
     pub(super) rows: usize,
-    /// Whether L1 has room for them beside the present ones.
-    pub(super) near: bool,
 }
 
 impl Ahead {
@@ -49,12 +45,7 @@ impl Ahead {
     #[inline(always)]
     fn fetch(&self, step: usize) {
         for row in 0..self.rows {
-            let at = self.at.wrapping_add(row * self.lda + step * TILE_ROW_BYTES);
-            if self.near {
-                fetch_line::<true>(at);
-            } else {
-                fetch_line::<false>(at);
-            }
+            fetch_line(self.at.wrapping_add(row * self.lda + step * TILE_ROW_BYTES));
         }
     }
 }
@@ -180,7 +171,7 @@ impl<'a> Pass<'a> {
             if self.held.is_none_or(|held| held.tiles != (R, C)) {
                 self.store(tiles);
             }
-            if group.fetch || block.next.rows > 0 {
+            if block.next.rows > 0 {
                 self.steps::<T, S, R, C, true>(tiles, block);
             } else {
                 self.steps::<T, S, R, C, false>(tiles, block);
@@ -206,7 +197,7 @@ impl<'a> Pass<'a> {
         tiles: &mut T,
         block: Block<'_>,
     ) {
-        let Block { a, group, part, panel, part_sums, next, loaded, more } = block;
+        let Block { a, part, panel, part_sums, next, loaded, more, .. } = block;
         let (first, steps) = self.k.part(part);
         let distance = self.layout.panel_bytes();
         let weights = self.packed[panel * distance..].as_ptr().cast::<u8>();
@@ -247,9 +238,6 @@ impl<'a> Pass<'a> {
                     });
                 }
                 if FETCH {
-                    if group.fetch {
-                        fetch_tiles::<C>(now.b.wrapping_add(C * distance), distance);
-                    }
                     next.fetch(s);
                 }
                 pending.parts(parts);
@@ -288,29 +276,14 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// Asks for the next C tiles of B.
+/// Asks for a line to be brought into L2; addresses of nothing do no harm.
 #[inline(always)]
-fn fetch_tiles<const C: usize>(b: *const u8, distance: usize) {
-    for line in 0..C * TILE_ROWS {
-        let line = line / TILE_ROWS * distance + line % TILE_ROWS * TILE_ROW_BYTES;
-        fetch_line::<false>(b.wrapping_add(line));
-    }
-}
-
-/// Asks for a line to be brought into L1 if `NEAR`, else L2; addresses of nothing do no harm.
-#[inline(always)]
-fn fetch_line<const NEAR: bool>(at: *const u8) {
+fn fetch_line(at: *const u8) {
     #[cfg(target_arch = "x86_64")]
     {
-        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
-        // SAFETY: hints, which cannot fault; every x86-64 has them.
-        unsafe {
-            if NEAR {
-                _mm_prefetch::<_MM_HINT_T0>(at.cast());
-            } else {
-                _mm_prefetch::<_MM_HINT_T1>(at.cast());
-            }
-        }
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a hint, which cannot fault; every x86-64 has it.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = at;

@@ -1,10 +1,10 @@
 //! The tile registers of a worker, and the kernel sets that have tiles.
 
 use super::{
-    Operands, TileUnit,
+    Helpers, Operands, TileUnit,
     pending::Pending,
     run,
-    tiles::{S8S8, U8S8},
+    tiles::{S8S8, TileRows, U8S8},
 };
 #[cfg(any(test, feature = "testing"))]
 use super::{model::Model, tiles::TileConfig};
@@ -13,7 +13,10 @@ use crate::cpu::Cpu;
 use crate::{
     cpu::Isa,
     epilogue::Sign,
-    gemm::{driver::Core, kernel::KernelSet},
+    gemm::{
+        driver::Core,
+        kernel::{KernelSet, Rows},
+    },
 };
 
 /// The tile registers of a thread while it works on a matrix: configured when first needed, released when dropped.
@@ -39,14 +42,29 @@ macro_rules! tile_set {
                         unsafe { pending.part::<$dot>() }
                     }
                     #[$attr]
-                    unsafe fn block(core: &Core<'_>, state: &mut TileState, operands: Operands) {
-                        // SAFETY: the caller keeps the contract of `TileUnit::run`; the features of `part` are those of
-                        // this function.
+                    unsafe fn copied(
+                        rows: &Rows,
+                        first: usize,
+                        steps: usize,
+                        copy: &mut [i8],
+                    ) -> TileRows {
+                        // SAFETY: the caller keeps the contract.
+                        unsafe { rows.copied(first, steps, copy) }
+                    }
+                    #[$attr]
+                    unsafe fn block(
+                        core: &Core<'_>,
+                        state: &mut TileState,
+                        operands: Operands<'_>,
+                    ) {
+                        let helpers = Helpers { finish: part, copied };
+                        // SAFETY: the caller keeps the contract of `TileUnit::run`; the features of the helpers are those
+                        // of this function.
                         unsafe {
                             let tiles = $tiles(state);
                             match core.a_sign {
-                                Sign::U8 => run::<_, U8S8>(tiles, core, operands, part),
-                                Sign::S8 => run::<_, S8S8>(tiles, core, operands, part),
+                                Sign::U8 => run::<_, U8S8>(tiles, core, operands, helpers),
+                                Sign::S8 => run::<_, S8S8>(tiles, core, operands, helpers),
                             }
                         }
                     }

@@ -182,6 +182,11 @@ unsafe fn finish(pending: &mut Pending<'_>) {
     unsafe { pending.part::<scalar::Portable<i16>>() }
 }
 
+unsafe fn copied(rows: &Rows, first: usize, steps: usize, copy: &mut [i8]) -> TileRows {
+    // SAFETY: as above.
+    unsafe { rows.copied(first, steps, copy) }
+}
+
 /// `rows × k` by `k × n` on the model, against the definition: rows `lda` bytes apart, the first `offset` bytes beyond a
 /// cache line.
 fn check_gemm<S: Signs>(
@@ -221,9 +226,11 @@ fn check_gemm<S: Signs>(
         residual: std::ptr::null(),
         ldr: 0,
     };
-    let operands = Operands { a: a.as_ptr().cast(), lda, rows, panels: 0..layout.panels(), to };
+    let source = Source::Matrix(a.as_ptr().cast());
+    let operands = Operands { source, lda, rows, panels: 0..layout.panels(), to };
+    let helpers = Helpers { finish, copied };
     // SAFETY: A has so many rows, `y` room for them; weights are followed by the slack.
-    unsafe { run::<_, S>(&mut modelled_tiles(), &core, operands, finish) };
+    unsafe { run::<_, S>(&mut modelled_tiles(), &core, operands, helpers) };
     for (r, y) in y.chunks(n + 3).enumerate() {
         for (j, &y) in y[..n].iter().enumerate() {
             let sum: i64 = (0..k)
