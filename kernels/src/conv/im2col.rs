@@ -6,12 +6,16 @@ use super::{
     band::KOrder,
     geometry::{ConvGeometry, ConvSpec},
 };
-use crate::gemm::{amx::PANELS_BYTES, kernel::KernelSet};
+use crate::{
+    cpu::Cpu,
+    gemm::{amx, kernel::KernelSet},
+    multiversion::multiversion,
+};
 
 /// Patches start at multiples of this, in a set of kernels that reads whole lines.
 const LINE: usize = 64;
 
-/// How large blocks of patches are, for the kernels that multiply them.
+/// How many patches are gathered at a time, for the kernels that multiply them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BlockSize {
     /// Blocks are multiples of this many pixels, which every MR but the smallest tails divides.
@@ -20,17 +24,19 @@ pub(super) struct BlockSize {
     bytes: usize,
     /// Patches start at multiples of this.
     align: usize,
+    /// Only so many of a block's patches are in memory at a time.
+    at_a_time: usize,
 }
 
 impl BlockSize {
-    /// For the kernels of `set` and so many bytes of weights, which tiles bring from L3 once per block if they are many.
-    pub(super) fn of(set: &KernelSet, weights: usize) -> Self {
-        match set.tiles_unit {
-            None => Self { pixels: 24, bytes: 96 * 1024, align: 1 },
-            Some(_) if weights <= PANELS_BYTES => {
-                Self { pixels: 32, bytes: 128 * 1024, align: LINE }
-            }
-            Some(_) => Self { pixels: 32, bytes: 768 * 1024, align: LINE },
+    /// For the kernels of `set` and patches of `k` values: tiles ask for patches when they need them.
+    pub(super) fn of(set: &KernelSet, k: usize) -> Self {
+        let (pixels, align) =
+            if set.tiles_unit.is_some() { (amx::GROUP_ROWS, LINE) } else { (24, 1) };
+        if set.tiles_unit.is_some() && k >= amx::MIN_K {
+            Self { pixels, bytes: usize::MAX, align, at_a_time: pixels }
+        } else {
+            Self { pixels, bytes: 96 * 1024, align, at_a_time: usize::MAX }
         }
     }
 }
@@ -43,6 +49,7 @@ pub(super) struct Patches<'a> {
     channels: usize,
     pad_value: u8,
     pixels: usize,
+    at_a_time: usize,
     /// Bytes from one patch to the next.
     patch_bytes: usize,
 }
@@ -69,6 +76,7 @@ impl<'a> Patches<'a> {
             channels,
             pad_value,
             pixels: most.max(step).min(geometry.pixels().max(1)),
+            at_a_time: size.at_a_time,
             patch_bytes,
         }
     }
@@ -83,26 +91,28 @@ impl<'a> Patches<'a> {
         self.patch_bytes
     }
 
-    /// Bytes of scratch that a block needs, wherever it begins.
+    /// Bytes of scratch that patches need, wherever it begins.
     pub(super) fn bytes(&self) -> usize {
-        self.pixels * self.patch_bytes + LINE
+        self.pixels.min(self.at_a_time) * self.patch_bytes + LINE
     }
 
     /// Writes the patches of the output pixels `pixels`, of one matrix's channels, into `scratch`: one after the other,
     /// each in the order of its K. The answer is where they begin, at a line.
     pub(super) fn gather<'s>(
         &self,
+        cpu: Cpu,
         x: &[u8],
         matrix: usize,
         pixels: Range<usize>,
         scratch: &'s mut [u8],
     ) -> &'s [u8] {
         let start = scratch.as_ptr().align_offset(LINE);
-        let out = &mut scratch[start..][..self.pixels * self.patch_bytes];
-        self.gather_to(x, matrix, pixels, out);
+        let out = &mut scratch[start..][..pixels.len() * self.patch_bytes];
+        gather(cpu, self, x, matrix, pixels, out);
         out
     }
 
+    #[inline(always)]
     fn gather_to(&self, x: &[u8], matrix: usize, pixels: Range<usize>, out: &mut [u8]) {
         let ConvSpec { in_h, in_w, in_c, kernel: [kh, kw], strides, dilations, pads, .. } =
             *self.geometry.spec();
@@ -137,13 +147,13 @@ impl<'a> Patches<'a> {
                 }
                 let image_row = &x[(n * in_h + iy) * in_w * in_c..][..in_w * in_c];
                 if contiguous && channels == in_c && left >= 0 && left as usize + kw <= in_w {
-                    copy_short(&image_row[left as usize * in_c..][..len], out);
+                    copy_run(&image_row[left as usize * in_c..][..len], out);
                     continue;
                 }
                 for (kx, out) in out.chunks_exact_mut(channels).enumerate() {
                     let ix = left + ((first + kx) * dilations[1]) as isize;
                     if (0..in_w as isize).contains(&ix) {
-                        copy_short(
+                        copy_run(
                             &image_row[ix as usize * in_c + matrix * channels..][..channels],
                             out,
                         );
@@ -153,6 +163,34 @@ impl<'a> Patches<'a> {
                 }
             }
         }
+    }
+}
+
+#[inline(always)]
+fn gather_patches(
+    patches: &Patches<'_>,
+    x: &[u8],
+    matrix: usize,
+    pixels: Range<usize>,
+    out: &mut [u8],
+) {
+    patches.gather_to(x, matrix, pixels, out);
+}
+
+multiversion! {
+    fn gather = gather_patches(
+        patches: &Patches<'_>, x: &[u8], matrix: usize, pixels: Range<usize>, out: &mut [u8],
+    )
+}
+
+/// `dst.copy_from_slice(src)`, without a call for runs of whole lines or less than one.
+#[inline(always)]
+fn copy_run(src: &[u8], dst: &mut [u8]) {
+    let ((lines, []), (to, _)) = (src.as_chunks::<LINE>(), dst.as_chunks_mut::<LINE>()) else {
+        return copy_short(src, dst);
+    };
+    for (to, line) in to.iter_mut().zip(lines) {
+        *to = *line;
     }
 }
 

@@ -49,6 +49,7 @@ pub(crate) use self::{
 };
 use crate::{
     KernelError,
+    cpu::Cpu,
     depthwise::Depthwise,
     epilogue::{Epilogue, FixedPoint, NR, OutSlice, Output, Requantize, TileOut},
     error::{check_at_least, check_len},
@@ -265,8 +266,7 @@ impl Conv {
         threads: usize,
     ) -> Patches<'_> {
         let channels = self.geometry.spec().in_c / matrices.len().max(1);
-        let weights = matrices.first().map_or(0, PackedB::bytes);
-        let size = BlockSize::of(set, weights);
+        let size = BlockSize::of(set, order.k());
         Patches::new(&self.geometry, order, channels, self.pad_value, threads, size)
     }
 
@@ -339,6 +339,7 @@ impl Conv {
     ) {
         let Cores { matrices, epilogues, order, .. } = cores;
         let set = cores.core(0).set;
+        let cpu = Cpu::of(set.isa);
         let patches = self.patches(set, matrices, order, par.threads());
         let out_c = self.geometry.spec().out_c;
         let n = out_c / matrices.len();
@@ -354,26 +355,33 @@ impl Conv {
             let rows = block * patches.pixels()..((block + 1) * patches.pixels()).min(pixels);
             // SAFETY: a worker runs one task at a time.
             let scratch = unsafe { per_worker.get(*worker) };
-            let a = patches.gather(x, matrix, rows.clone(), scratch);
             let col = matrix * n;
             let residual = residual
                 .map_or(std::ptr::null(), |r| r.as_ptr().wrapping_add(rows.start * out_c + col));
             let core = cores.core(matrix);
+            let panels = 0..core.layout.panels();
+            let lda = patches.patch_bytes();
+            let bytes = col * element..(col + n) * element;
+            let ldc = out_c * element;
             // SAFETY: tasks have disjoint pixels or channels; `run` checked the lengths of `y` and the residual, and
-            // `gather` wrote one patch of K bytes per row. Weights were packed for an ISA that a `Cpu` proved.
+            // `gather` writes one patch of K bytes per row. Weights were packed for an ISA that a `Cpu` proved; K is one
+            // that `takes_patches` wants, where patches go to tiles.
             unsafe {
-                let bytes = col * element..(col + n) * element;
-                let ldc = out_c * element;
                 let to =
                     TileOut { out: y.rect(rows.clone(), bytes, ldc), ldc, residual, ldr: out_c };
-                core.block(
-                    state,
-                    a.as_ptr(),
-                    patches.patch_bytes(),
-                    rows.len(),
-                    0..core.layout.panels(),
-                    to,
-                );
+                match set.tiles_unit {
+                    Some(unit) if core.layout.k >= amx::MIN_K => {
+                        let mut gather = |some: Range<usize>| {
+                            let some = rows.start + some.start..rows.start + some.end;
+                            patches.gather(cpu, x, matrix, some, scratch).as_ptr()
+                        };
+                        unit.patches(&core, state, (&mut gather, lda), rows.len(), panels, to);
+                    }
+                    _ => {
+                        let a = patches.gather(cpu, x, matrix, rows.clone(), scratch);
+                        core.block(state, a.as_ptr(), lda, rows.len(), panels, to);
+                    }
+                }
             }
         });
     }

@@ -154,7 +154,7 @@ impl TileUnit {
         &self,
         core: &Core<'_>,
         state: &mut TileState,
-        (gather, lda): (&dyn Fn(Range<usize>) -> *const u8, usize),
+        (gather, lda): (&mut dyn FnMut(Range<usize>) -> *const u8, usize),
         rows: usize,
         panels: Range<usize>,
         to: TileOut,
@@ -167,10 +167,9 @@ impl TileUnit {
 
 /// Where rows of A are, the first at a pointer, or where they are written to on request, some at a time: as many as a
 /// group has, at a line.
-#[derive(Clone, Copy)]
 enum Source<'a> {
     Matrix(*const u8),
-    Patches(&'a dyn Fn(Range<usize>) -> *const u8),
+    Patches(&'a mut dyn FnMut(Range<usize>) -> *const u8),
 }
 
 /// What a tile kernel does under its ISA's target features.
@@ -235,7 +234,7 @@ unsafe fn run<T: Tiles, S: Signs>(
     Helpers { finish, copied }: Helpers,
 ) {
     let Core { set, layout, packed, epilogue, a_sign, sums, depth } = *core;
-    let Operands { source, lda, rows, panels, to } = operands;
+    let Operands { mut source, lda, rows, panels, to } = operands;
     assert!(
         panels.end <= layout.panels()
             && packed.len() >= layout.bytes() + SLACK
@@ -278,7 +277,7 @@ unsafe fn run<T: Tiles, S: Signs>(
                     to: to.at_row(row),
                 };
                 let from = Rows {
-                    a: match source {
+                    a: match &mut source {
                         Source::Matrix(a) => a.wrapping_add(row * lda),
                         Source::Patches(gather) => gather(row..row + group.rows),
                     },
