@@ -1,21 +1,19 @@
-//! GEMM on tile registers: 32×32 sums in four tiles, 64 values of K a step, and the epilogue of the block before woven
+//! GEMM on tile registers: 32×32 sums in four tiles, 64 values of K a step, and the epilogue of an earlier block woven
 //! between the steps.
 //!
 //! ```text
 //! for each block of panels that stays in L2:
 //!   for each group of 32 rows:
 //!     for each part of K of which 32 rows stay in L1:
-//!       A: in place if its tile rows are whole cache lines or few panels read them, else copied to be so,
-//!          as is the last step where it is less than 64
+//!       A: in place if its tile rows are whole cache lines or few panels read them, else copied to be so
 //!       for each 2 panels:                                              B: the packed panels, one tile per 64 of K
-//!         4 tiles = bias, or the sums of the part before
+//!         in the first step, between its products: store the 4 tiles of the block before
+//!         4 tiles = 0, or the sums of the part before
 //!         for each 64 of K:
-//!           load 2 tiles of A and 2 of B, 4 products
-//!           epilogue of a few rows of the block before, on vector registers
-//!           prefetch of what comes next of A, and of B if these are its first rows
-//!         store the 4 tiles
+//!           4 products; after each, the tiles of the next step that its registers take
+//!           bias and epilogue of a few rows of the block before the last, on vector registers
 //! ```
-//! A tile row is a cache line: one that crosses two costs twice as much, so rows of A that are not aligned are copied
+//! A tile row is a cache line: one that crosses two costs five times as much, so rows of A that are not aligned are copied
 //! first, each once per block of panels, unless that is more work than it saves. Tiles are always of full size. Rows and
 //! values of K that a group or a step lacks are padding in the copy: of rows, whatever the memory held, since their sums
 //! are dropped; of K, zeros, which take whatever the tile of B holds beyond K out of the sum. Weights are those of
@@ -72,7 +70,7 @@ const PART_STEPS: usize = 12;
 const FAR_ROWS_BYTES: usize = 2 * 1024 * 1024;
 
 /// Bytes of panels that stay in L2 while all rows pass over them.
-pub(crate) const PANELS_BYTES: usize = 1280 * 1024;
+const PANELS_BYTES: usize = 1280 * 1024;
 
 /// Bytes after packed weights that a tile of the last panel may read.
 pub(crate) const SLACK: usize = TILE_BYTES - TILE_ROW_BYTES;
@@ -137,8 +135,8 @@ impl TileUnit {
     ) -> usize {
         let rows = rows_on_tiles(rows, core.layout.k);
         if rows > 0 {
-            // SAFETY: same contract, of some of the rows.
             let source = Source::Matrix(a);
+            // SAFETY: same contract, of some of the rows.
             unsafe { (self.run)(core, state, Operands { source, lda, rows, panels, to }) };
         }
         rows
