@@ -35,7 +35,10 @@ impl ShortSet {
         match isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni | Isa::Amx => (1..=GROUPS).contains(&groups).then_some(&AVX512VNNI),
-            _ => None,
+            _ => {
+                let _ = groups;
+                None
+            }
         }
     }
 

@@ -77,7 +77,6 @@ pub(crate) trait Dot {
     }
     /// The sum of two sets of accumulators.
     #[inline(always)]
-    #[cfg(target_arch = "x86_64")]
     unsafe fn add(acc: Self::Acc, other: Self::Acc) -> Self::Acc {
         let (mut sum, mut more) = ([0; NR], [0; NR]);
         // SAFETY: the arrays hold 16 values; the caller grants the features.
