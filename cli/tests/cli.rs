@@ -61,6 +61,7 @@ fn run_takes_positional_and_named_inputs_and_gives_the_same_bits_everywhere() {
     let positional = golden_input(folder.path(), "cnn_qdq_u8s8_pc.onnx", "in0");
     let named = golden_input(folder.path(), "cnn_qdq_u8s8_pc.onnx", "image");
     let mut results = Vec::new();
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_mut, reason = "more ISAs on x86 only"))]
     let mut isas = vec!["auto", "scalar"];
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
