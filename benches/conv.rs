@@ -310,18 +310,19 @@ fn table(cpu: Cpu, two: &dyn Parallel) {
     let wanted = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
     let wanted = |layer: &&Layer| layer.id(cpu).contains(&wanted);
     let (peak_ops, mut peak_run) = peak_loop(cpu);
-    println!("{}: peak of one core {:.0} GOP/s", cpu.isa(), peak_gops(cpu));
+    println!("{}: peak of one core {:.0} GOP/s, without load", cpu.isa(), peak_gops(cpu));
     let mut print = |layer: &Layer| {
         let mut best = 0.0f64;
         for layer in layer.by_each_algorithm(cpu) {
             // In turns: the clock under load may be lower than before.
             let [peak, seconds] = taking_turns([&mut peak_run, &mut layer.run(cpu, &Serial)]);
             let peak = peak_ops / peak / 1e9;
-            let on_two = best_seconds(layer.run(cpu, two));
+            let [alone, on_two] =
+                [&Serial as &dyn Parallel, two].map(|par| best_seconds(layer.run(cpu, par)));
             let gops = layer.ops() as f64 / seconds / 1e9;
             let (name, us, share) = (layer.name(), seconds * 1e6, gops / peak * 100.0);
-            let scaling = seconds / on_two;
-            let float = layer.conv_f32(cpu).map(|run| best_seconds(run) / seconds);
+            let scaling = alone / on_two;
+            let float = layer.conv_f32(cpu).map(|run| best_seconds(run) / alone);
             let float = float.map_or(String::new(), |times| format!("   f32 {times:.1}x"));
             println!(
                 "  {name:<32} {us:>9.1} us  {gops:>7.1} GOP/s  {share:>5.1} %   2 threads {scaling:.2}x{float}"

@@ -364,8 +364,8 @@ impl Conv {
             let bytes = col * element..(col + n) * element;
             let ldc = out_c * element;
             // SAFETY: tasks have disjoint pixels or channels; `run` checked the lengths of `y` and the residual, and
-            // `gather` writes one patch of K bytes per row. Weights were packed for an ISA that a `Cpu` proved; K is one
-            // that `takes_patches` wants, where patches go to tiles.
+            // `gather` writes one patch of K bytes per row. Weights were packed for an ISA that a `Cpu` proved; K is
+            // large enough for tiles where they are asked.
             unsafe {
                 let to =
                     TileOut { out: y.rect(rows.clone(), bytes, ldc), ldc, residual, ldr: out_c };

@@ -193,6 +193,8 @@ fn larger() -> impl Strategy<Value = Problem> {
         Just(spec(3, 2, 128, 128, 32)),
         Just(line),
         Just(ConvSpec { dilations: [1, 2], ..line }),
+        // More weights, and more of K, than tile registers are given at a time.
+        Just(ConvSpec { batch: 1, in_h: 9, in_w: 7, ..spec(3, 2, 192, 800, 1) }),
     ]
     .prop_flat_map(with_data)
 }

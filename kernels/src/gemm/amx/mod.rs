@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! for each block of panels that stays in L2:
-//!   for each group of 32 rows:
+//!   for each group of 32 rows, which a convolution gathers now:
 //!     for each part of K of which 32 rows stay in L1:
 //!       A: in place if its tile rows are whole cache lines or few panels read them, else copied to be so
 //!       for each 2 panels:                                              B: the packed panels, one tile per 64 of K
@@ -13,7 +13,7 @@
 //!           4 products; after each, the tiles of the next step that its registers take
 //!           bias and epilogue of a few rows of the block before the last, on vector registers
 //! ```
-//! A tile row is a cache line: one that crosses two costs five times as much, so rows of A that are not aligned are copied
+//! A tile row is a cache line: one that crosses two costs six times as much, so rows of A that are not aligned are copied
 //! first, each once per block of panels, unless that is more work than it saves. Tiles are always of full size. Rows and
 //! values of K that a group or a step lacks are padding in the copy: of rows, whatever the memory held, since their sums
 //! are dropped; of K, zeros, which take whatever the tile of B holds beyond K out of the sum. Weights are those of
@@ -58,7 +58,7 @@ use crate::{
 pub(crate) const MIN_K: usize = 64;
 const MIN_ROWS: usize = 5;
 
-/// Rows after the last whole tile that vector kernels compute faster than a tile of their own.
+/// Rows of a matrix after the last whole tile that vector kernels compute faster than a tile of their own.
 const FEW_ROWS: usize = 2;
 
 /// The most steps of K of which a group of rows stays in L1: of more, sums go to memory and come back, after no more steps
@@ -142,7 +142,7 @@ impl TileUnit {
         rows
     }
 
-    /// Computes `rows` rows that `gather` writes when they are needed, [`GROUP_ROWS`] or fewer at a time, `lda` bytes from
+    /// Computes `rows` rows, all of them, that `gather` writes when they are needed, [`GROUP_ROWS`] or fewer at a time, `lda` bytes from
     /// one to the next.
     ///
     /// # Safety
@@ -174,7 +174,6 @@ enum Source<'a> {
 #[derive(Clone, Copy)]
 struct Helpers {
     finish: FinishPart,
-    /// [`Rows::copied`].
     copied: CopyRows,
 }
 

@@ -63,14 +63,14 @@ struct Held {
 /// so that products never wait for stores. While the block after that multiplies they are finished, when reading them
 /// does not have to wait for the stores any more.
 pub(super) struct Pass<'a> {
-    pub(super) k: KParts,
-    pub(super) packed: &'a [i8],
-    pub(super) layout: PanelLayout,
-    pub(super) first_panel: usize,
+    k: KParts,
+    packed: &'a [i8],
+    layout: PanelLayout,
+    first_panel: usize,
     /// Sums of 32 rows for each panel that is multiplied at a time, where K has several parts.
-    pub(super) part_sums: *mut u8,
+    part_sums: *mut u8,
     /// The block that is being finished is the first, or the second if `turn` is 1; the other may be in the registers.
-    pub(super) pending: [Pending<'a>; 2],
+    pending: [Pending<'a>; 2],
     turn: usize,
     held: Option<Held>,
     /// Room for a block that nobody asks for: what the registers hold where no block does.

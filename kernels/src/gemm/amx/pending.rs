@@ -13,7 +13,8 @@ pub(super) const BLOCK_SUMS: usize = 4 * TILE_ROWS * NR;
 /// Vectors of sums that are finished at a time.
 const PART_VECTORS: usize = 16;
 
-/// Sums that memory keeps: nothing is to be refilled, but as where rows are, all epilogues should be in registers.
+/// Sums that memory keeps: nothing is to be refilled, but as where rows are, what 8 rows of 2 panels go through should stay in
+/// registers.
 struct Memory;
 
 impl<Acc> Refill<Acc> for Memory {

@@ -102,13 +102,6 @@ pub(crate) struct TileRows {
     pub(crate) step: usize,
 }
 
-impl TileRows {
-    /// The same from a later step on.
-    pub(crate) fn after(self, steps: usize) -> Self {
-        Self { first: self.first.wrapping_add(steps * self.step), ..self }
-    }
-}
-
 /// Loads the accumulator `index`.
 ///
 /// # Safety
@@ -190,7 +183,8 @@ impl StepTiles {
     /// Those of the next step.
     #[inline(always)]
     pub(crate) fn next(self) -> Self {
-        Self { a: self.a.after(1), b: self.b.wrapping_add(TILE_BYTES), ..self }
+        let a = TileRows { first: self.a.first.wrapping_add(self.a.step), ..self.a };
+        Self { a, b: self.b.wrapping_add(TILE_BYTES), ..self }
     }
 }
 
