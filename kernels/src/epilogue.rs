@@ -19,7 +19,7 @@ pub(crate) mod x86_avx512;
 pub(crate) mod x86_fused;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86_rows;
-pub(crate) use finish::{Keep, Refill, TileOut, finish_tile};
+pub(crate) use finish::{Keep, Loaded, Refill, TileOut, finish_tile};
 
 /// Columns of a weight panel; per-column constants are padded to a multiple of it.
 pub(crate) const NR: usize = 16;

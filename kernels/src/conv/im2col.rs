@@ -31,12 +31,12 @@ pub(super) struct BlockSize {
 impl BlockSize {
     /// For the kernels of `set` and patches of `k` values: tiles ask for patches when they need them.
     pub(super) fn of(set: &KernelSet, k: usize) -> Self {
-        let (pixels, align) =
-            if set.tiles_unit.is_some() { (amx::GROUP_ROWS, LINE) } else { (24, 1) };
-        if set.tiles_unit.is_some() && k >= amx::MIN_K {
-            Self { pixels, bytes: usize::MAX, align, at_a_time: pixels }
-        } else {
-            Self { pixels, bytes: 96 * 1024, align, at_a_time: usize::MAX }
+        match set.tiles_for(k) {
+            None => Self { pixels: 24, bytes: 96 * 1024, align: 1, at_a_time: usize::MAX },
+            Some(_) => {
+                let pixels = amx::GROUP_ROWS;
+                Self { pixels, bytes: usize::MAX, align: LINE, at_a_time: pixels }
+            }
         }
     }
 }

@@ -369,15 +369,15 @@ impl Conv {
             unsafe {
                 let to =
                     TileOut { out: y.rect(rows.clone(), bytes, ldc), ldc, residual, ldr: out_c };
-                match set.tiles_unit {
-                    Some(unit) if core.layout.k >= amx::MIN_K => {
+                match set.tiles_for(order.k()) {
+                    Some(unit) => {
                         let mut gather = |some: Range<usize>| {
                             let some = rows.start + some.start..rows.start + some.end;
                             patches.gather(cpu, x, matrix, some, scratch).as_ptr()
                         };
                         unit.patches(&core, state, (&mut gather, lda), rows.len(), panels, to);
                     }
-                    _ => {
+                    None => {
                         let a = patches.gather(cpu, x, matrix, rows.clone(), scratch);
                         core.block(state, a.as_ptr(), lda, rows.len(), panels, to);
                     }

@@ -11,7 +11,6 @@ use crate::{
     epilogue::{Epilogue, Keep, NR},
     gemm::{
         Core,
-        amx::MIN_K,
         kernel::{Dot, KernelSet, Strided, for_each_row, group, start},
     },
 };
@@ -52,7 +51,7 @@ impl ShortSet {
     /// Whether there are kernels for products of patches of `k` values, and none on tile registers.
     pub(super) fn takes(set: &KernelSet, k: usize, epilogues: &[Epilogue]) -> bool {
         k.is_multiple_of(set.kr)
-            && (set.tiles_unit.is_none() || k < MIN_K)
+            && set.tiles_for(k).is_none()
             && epilogues.iter().all(|e| e.n() > (MIN_PANELS - 1) * NR)
             && Self::of(set.isa, k / set.kr).is_some()
             && epilogues.iter().all(is_plain)

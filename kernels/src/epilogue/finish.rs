@@ -38,30 +38,17 @@ impl TileOut {
     }
 }
 
-/// Fills the registers of rows that were written.
+/// What becomes of the registers of rows that were written: by default nothing.
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only x86 tiles overlap"))]
 pub(crate) trait Refill<Acc> {
-    /// Whether it does.
-    const REFILLS: bool = true;
+    /// Whether all epilogues should be in registers: it pays where rows are refilled while others are finished, or were
+    /// loaded only to be.
+    const FUSED: bool = true;
 
     /// Refills `count` rows from `first` on.
     ///
     /// # Safety
     /// The target features of the accumulators' ISA are supported.
-    unsafe fn rows<const MR: usize, const NV: usize>(
-        &self,
-        acc: &mut [[Acc; NV]; MR],
-        first: usize,
-        count: usize,
-    );
-}
-
-/// Leaves them as they are.
-pub(crate) struct Keep;
-
-impl<Acc> Refill<Acc> for Keep {
-    const REFILLS: bool = false;
-
     #[inline(always)]
     unsafe fn rows<const MR: usize, const NV: usize>(
         &self,
@@ -71,6 +58,18 @@ impl<Acc> Refill<Acc> for Keep {
     ) {
     }
 }
+
+/// Leaves them as they are, after products.
+pub(crate) struct Keep;
+
+impl<Acc> Refill<Acc> for Keep {
+    const FUSED: bool = false;
+}
+
+/// Leaves them as they are: sums that lay in memory.
+pub(crate) struct Loaded;
+
+impl<Acc> Refill<Acc> for Loaded {}
 
 /// Finishes a tile of `rows` × `cols` accumulators, which lie `width` apart in `acc`; its first column is `col`.
 /// Zero-point terms are already subtracted.

@@ -242,6 +242,11 @@ impl KernelSet {
         stage_offset(self.staged_as, sign)
     }
 
+    /// What multiplies on tile registers, if the ISA has them and `k` is worth it.
+    pub(crate) fn tiles_for(&self, k: usize) -> Option<&'static TileUnit> {
+        self.tiles_unit.filter(|_| k >= super::amx::MIN_K)
+    }
+
     /// What tasks of `rows` rows and all of K are cut by.
     pub(crate) fn grain(&self, rows: usize, k: usize) -> Grain {
         let on_tiles = self.tiles_unit.and_then(|_| super::amx::grain(rows, k));

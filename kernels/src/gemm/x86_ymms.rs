@@ -85,7 +85,7 @@ macro_rules! accumulators {
             // SAFETY: same contract.
             unsafe {
                 // Others would grow more than they gain.
-                R::REFILLS
+                R::FUSED
                     && MR == 6
                     && scaled!(quant, Ymms, |scale| {
                         requantize_tile(acc, quant, scale, (col, NV * NR), to, refill)

@@ -79,7 +79,7 @@ macro_rules! accumulators {
             // SAFETY: same contract.
             unsafe {
                 // Others would grow more than they gain.
-                R::REFILLS
+                R::FUSED
                     && MR >= 8
                     && NV == 2
                     && scaled!(quant, Zmm, |scale| {

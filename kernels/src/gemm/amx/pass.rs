@@ -57,6 +57,11 @@ struct Held {
     to: *mut u8,
 }
 
+/// Where the tile `i` of a block `columns` tiles wide begins, in bytes: its rows lie one after the other.
+fn place(i: usize, columns: usize) -> usize {
+    i / columns * TILE_ROWS * columns * TILE_ROW_BYTES + i % columns * TILE_ROW_BYTES
+}
+
 /// What stays the same for all groups, and the blocks before the present one.
 ///
 /// Sums stay in the registers until the next block begins: between its first products they go to memory, tile by tile,
@@ -203,7 +208,6 @@ impl<'a> Pass<'a> {
         let weights = self.packed[panel * distance..].as_ptr().cast::<u8>();
         let weights = weights.wrapping_add(first * TILE_BYTES);
         let stride = C * TILE_ROW_BYTES;
-        let place = |i: usize| i / C * TILE_ROWS * stride + i % C * TILE_ROW_BYTES;
         let held = self.held.take().map_or(self.nowhere, |held| held.to);
         let pending = &mut self.pending[self.turn];
         let parts = pending.parts_per_step(steps);
@@ -222,11 +226,11 @@ impl<'a> Pass<'a> {
                 let then = if last { after } else { now.next() };
                 if s == 0 {
                     for_each_tile!(i < R * C, {
-                        store_sums(tiles, i, held.add(place(i)), stride);
+                        store_sums(tiles, i, held.add(place(i, C)), stride);
                         if part == 0 {
                             zero_sums(tiles, i);
                         } else {
-                            load_sums(tiles, i, part_sums.add(place(i)), stride);
+                            load_sums(tiles, i, part_sums.add(place(i, C)), stride);
                         }
                         multiply::<T, S, R, C>(tiles, i);
                         next_loads::<T, R, C>(tiles, i, &now, &then);
@@ -256,8 +260,7 @@ impl<'a> Pass<'a> {
         for i in 0..r * c {
             // SAFETY: same contract; a block of r × c tiles has room there.
             unsafe {
-                let to = to.add(i / c * TILE_ROWS * stride + i % c * TILE_ROW_BYTES);
-                store_sums(tiles, i, to, stride);
+                store_sums(tiles, i, to.add(place(i, c)), stride);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{pass::Group, tiles::TILE_ROWS};
 use crate::{
-    epilogue::{Epilogue, NR, Refill, TileOut},
+    epilogue::{Epilogue, Loaded, NR, TileOut},
     gemm::kernel::{Dot, finish},
 };
 
@@ -12,21 +12,6 @@ pub(super) const BLOCK_SUMS: usize = 4 * TILE_ROWS * NR;
 
 /// Vectors of sums that are finished at a time.
 const PART_VECTORS: usize = 16;
-
-/// Sums that memory keeps: nothing is to be refilled, but as where rows are, what 8 rows of 2 panels go through should stay in
-/// registers.
-struct Memory;
-
-impl<Acc> Refill<Acc> for Memory {
-    #[inline(always)]
-    unsafe fn rows<const MR: usize, const NV: usize>(
-        &self,
-        _acc: &mut [[Acc; NV]; MR],
-        _first: usize,
-        _count: usize,
-    ) {
-    }
-}
 
 /// Finishes some rows of a block: [`Pending::part`] under an ISA's target features.
 ///
@@ -176,7 +161,7 @@ impl<'a> Pending<'a> {
                 })
             });
             let row_sum = |r: usize| self.row_sums[first + r];
-            finish::<D, MR, NV>(&mut acc, self.epilogue, self.columns, self.to, row_sum, &Memory);
+            finish::<D, MR, NV>(&mut acc, self.epilogue, self.columns, self.to, row_sum, &Loaded);
         }
         self.to = self.to.at_row(MR);
         self.done += MR;
