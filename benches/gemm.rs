@@ -16,7 +16,7 @@ mod common;
 use std::sync::Arc;
 
 use common::{
-    RESIDUAL, best_seconds, chosen, fixed_points, output, peak_loop, read_gbps, taking_turns,
+    RESIDUAL, best_seconds, chosen, fixed_points, output, peak_loop, reading, taking_turns,
 };
 use criterion::{BenchmarkId, Criterion, Throughput};
 use requant_kernels::{
@@ -119,13 +119,6 @@ fn gemm(
     }
 }
 
-/// The median of nine.
-fn median(mut figure: impl FnMut() -> f64) -> f64 {
-    let mut figures: [f64; 9] = std::array::from_fn(|_| figure());
-    figures.sort_by(f64::total_cmp);
-    figures[4]
-}
-
 fn table(cpu: Cpu, two: &dyn Parallel) {
     let ops = |(m, n, k): (usize, usize, usize)| 2.0 * (m * n * k) as f64;
     let (peak_ops, mut peak) = peak_loop(cpu);
@@ -150,9 +143,21 @@ fn table(cpu: Cpu, two: &dyn Parallel) {
         if m == 1 {
             // By itself too: three times the weights may leave a cache that they fit alone. Which pages memory gets
             // decides how much of it a cache of about its size holds, so it is the median of several.
-            let alone = median(|| best_seconds(gemm(cpu, &Serial, shape, Case::U8)));
-            let (weights, read) = ((n * k) as f64 / alone / 1e9, median(|| read_gbps(cpu, n * k)));
-            print!("   alone {weights:.0} of {read:.0} GB/s");
+            let weights = (n * k) as f64 / 1e9;
+            let mut turns: [[f64; 2]; 9] = std::array::from_fn(|_| {
+                taking_turns([&mut gemm(cpu, &Serial, shape, Case::U8), &mut reading(cpu, n * k)])
+            });
+            turns.sort_by(|a, b| (a[0] * b[1]).total_cmp(&(b[0] * a[1])));
+            let [least, _, _, _, [own, read], _, _, _, most] = turns;
+            let share = |[own, read]: [f64; 2]| read / own;
+            print!(
+                "   alone {:.0} of {:.0} GB/s  {:.2} ({:.2} to {:.2})",
+                weights / own,
+                weights / read,
+                share([own, read]),
+                share(most),
+                share(least)
+            );
         }
         println!();
     }

@@ -136,10 +136,10 @@ pub(crate) fn vector_peak_gops(cpu: Cpu) -> f64 {
     peak_gops(cpu)
 }
 
-/// Bytes per second, in 10⁹, of reading `bytes` bytes again and again in order, with the widest loads of `cpu`.
-pub(crate) fn read_gbps(cpu: Cpu, bytes: usize) -> f64 {
+/// Reads `bytes` bytes in order, with the widest loads of `cpu`.
+pub(crate) fn reading(cpu: Cpu, bytes: usize) -> impl FnMut() {
     let data = vec![1u64; bytes / 8];
-    let seconds = best_seconds(|| {
+    move || {
         #[cfg(target_arch = "x86_64")]
         match cpu.isa() {
             Isa::Amx | Isa::Avx512Vnni | Isa::Avx512Bw => {
@@ -154,8 +154,7 @@ pub(crate) fn read_gbps(cpu: Cpu, bytes: usize) -> f64 {
         }
         let _ = cpu;
         black_box(data.iter().fold(0, |sum, x| sum ^ x));
-    });
-    bytes as f64 / seconds / 1e9
+    }
 }
 
 fn scalar(rounds: usize) {

@@ -5,6 +5,9 @@
 //! otherwise be idle while others convert and pack.
 
 #[cfg(target_arch = "x86_64")]
+use std::mem::MaybeUninit;
+
+#[cfg(target_arch = "x86_64")]
 use super::kernel::group;
 use super::{
     dot::Dot,
@@ -254,62 +257,108 @@ pub(crate) unsafe fn run_widening<D: Dot, const MR: usize>(block: &Block<'_>, to
 pub(crate) unsafe fn run_thin<D: Dot, const MR: usize, const NV: usize, const U: usize>(
     block: &Block<'_>,
 ) {
-    let Block { lda, k, panel, rows, cols, epilogue, .. } = *block;
-    for tile in 0..block.spans * (rows / MR) {
-        let (row, span) = (tile / block.spans * MR, tile % block.spans);
-        let (col, cols) = (block.col + span * NV * NR, (cols - span * NV * NR).min(NV * NR));
+    let Block { lda, k, panel, rows, epilogue, .. } = *block;
+    for row in (0..rows / MR * MR).step_by(MR) {
         // SAFETY: as in `run_whole`.
         unsafe {
             let (mut first, mut ld) = (block.a.add(row * lda), lda);
             if let Some(ring) = block.ring {
-                if span == 0 {
-                    for from in (0..k).step_by(PIECE) {
-                        ring.stage::<D>((first, lda, block.a_sign), MR, from, ring.to);
-                    }
+                for from in (0..k).step_by(PIECE) {
+                    ring.stage::<D>((first, lda, block.a_sign), MR, from, ring.to);
                 }
                 (first, ld) = (ring.to.cast_const(), ring.ld);
             }
             let first = first.cast::<D::A>();
-            let (a, groups) = (Strided { first, stride: ld / size_of::<D::A>() }, k / D::KR);
-            let b = Strided { first: block.b.add(span * NV * panel), stride: panel };
-            let mut sum = start::<D, MR, NV>(epilogue, col);
+            let a = Strided { first, stride: ld / size_of::<D::A>() };
             if MR == 1 && block.spans * NV * panel <= L2_BYTES {
-                // One stream of weights: of several, the cores that we measured read L2 slower, and L3 faster.
-                unrolled!(v in [0 1 2 3] {
-                    if v < NV {
-                        let b = Strided { first: b.at(v, 0), stride: 0 };
-                        // The first lines of the next one: what fetches by itself loses the stream where a panel ends.
-                        prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(b.first.wrapping_add(panel), 12 * 64);
-                        let [[of_panel]] = thin_sums::<D, 1, 1, U>(a, b, groups);
-                        sum[0][v] = D::add(sum[0][v], of_panel);
-                    }
-                });
-            } else {
-                let products = if MR == 1 {
-                    thin_sums::<D, MR, NV, 2>(a, b, groups)
-                } else {
-                    thin_sums::<D, MR, NV, U>(a, b, groups)
-                };
-                for_each_row!(r < MR {
-                    for (sum, of_row) in sum[r].iter_mut().zip(products[r]) {
-                        *sum = D::add(*sum, of_row);
-                    }
-                });
+                run_row::<D, NV, U>(block, a, row);
+                continue;
             }
-            let row_sum = |r: usize| *block.row_sums.add(row + r);
-            let to = block.to.at_row(row).at_column(span * NV * NR, epilogue.element_bytes());
-            finish::<D, MR, NV>(&mut sum, epilogue, (col, cols), to, row_sum, &Keep);
+            for span in 0..block.spans {
+                let b = Strided { first: block.b.add(span * NV * panel), stride: panel };
+                let bias = start::<D, MR, NV>(epilogue, block.col + span * NV * NR);
+                let mut sums = if MR == 1 {
+                    thin_sums::<D, MR, NV, 2>(bias, a, b, k / D::KR)
+                } else {
+                    thin_sums::<D, MR, NV, U>(bias, a, b, k / D::KR)
+                };
+                finish_thin::<D, MR, NV>(block, &mut sums, row, span);
+            }
         }
     }
 }
 
-/// The products of `groups` groups of K, with U sets of accumulators over alternating groups.
+/// Panels of which a single row has its sums before they are finished.
+#[cfg(target_arch = "x86_64")]
+const ROW_PANELS: usize = 64;
+
+/// One row of a block, by one stream of weights: of several, the cores that we measured read L2 slower, and L3 faster.
+/// Epilogues follow each other, so that one need not wait for the other, and so do the loops over panels, which are one
+/// loop in the code: what fetches by itself knows streams by the instructions that read them.
+///
+/// # Safety
+/// As [`run_whole`]; `a` is row `row`.
+#[inline(always)]
+#[cfg(target_arch = "x86_64")]
+unsafe fn run_row<D: Dot, const NV: usize, const U: usize>(
+    block: &Block<'_>,
+    a: Strided<D::A>,
+    row: usize,
+) {
+    let Block { k, panel, spans, epilogue, .. } = *block;
+    let mut memory = MaybeUninit::<[i32; ROW_PANELS * NR]>::uninit();
+    let sums = memory.as_mut_ptr().cast::<i32>();
+    let together = ROW_PANELS / NV;
+    for first in (0..spans).step_by(together) {
+        let count = together.min(spans - first);
+        // SAFETY: as in `run_whole`; `count · NV` panels fit the sums, of which as many are read as were written.
+        unsafe {
+            for p in 0..count * NV {
+                let at = first * NV + p;
+                let b = Strided { first: block.b.add(at * panel), stride: 0 };
+                let bias = start::<D, 1, 1>(epilogue, block.col + at * NR);
+                let [[of_panel]] = thin_sums::<D, 1, 1, U>(bias, a, b, k / D::KR);
+                D::store(of_panel, sums.add(p * NR));
+            }
+            for span in 0..count {
+                let sums = sums.add(span * NV * NR);
+                let mut sums = [std::array::from_fn(|v| D::start(sums.add(v * NR)))];
+                finish_thin::<D, 1, NV>(block, &mut sums, row, first + span);
+            }
+        }
+    }
+}
+
+/// Finishes MR rows of the panels of `span`.
+///
+/// # Safety
+/// As [`run_whole`].
+#[inline(always)]
+#[cfg(target_arch = "x86_64")]
+unsafe fn finish_thin<D: Dot, const MR: usize, const NV: usize>(
+    block: &Block<'_>,
+    sums: &mut [[D::Acc; NV]; MR],
+    row: usize,
+    span: usize,
+) {
+    let (col, epilogue) = (span * NV * NR, block.epilogue);
+    let columns = (block.col + col, (block.cols - col).min(NV * NR));
+    let to = block.to.at_row(row).at_column(col, epilogue.element_bytes());
+    // SAFETY: as in `run_whole`.
+    unsafe {
+        let row_sum = |r: usize| *block.row_sums.add(row + r);
+        finish::<D, MR, NV>(sums, epilogue, columns, to, row_sum, &Keep);
+    }
+}
+
+/// `sums` and the products of `groups` groups of K, with U sets of accumulators over alternating groups.
 ///
 /// # Safety
 /// The groups are readable; the target features of `D` are supported.
 #[inline(always)]
 #[cfg(target_arch = "x86_64")]
 unsafe fn thin_sums<D: Dot, const MR: usize, const NV: usize, const U: usize>(
+    mut sums: [[D::Acc; NV]; MR],
     a: Strided<D::A>,
     b: Strided<i8>,
     groups: usize,
@@ -318,6 +367,7 @@ unsafe fn thin_sums<D: Dot, const MR: usize, const NV: usize, const U: usize>(
     // SAFETY: the caller's promise.
     unsafe {
         let mut acc = [[[D::start(ZEROS.as_ptr()); NV]; MR]; U];
+        acc[0] = sums;
         let unrolled = groups / U * U;
         for g in (0..unrolled).step_by(U) {
             for_each_row!(u < U {
@@ -329,14 +379,14 @@ unsafe fn thin_sums<D: Dot, const MR: usize, const NV: usize, const U: usize>(
             let (a, b) = (a.skip(g * D::KR), b.skip(g * NR * D::KR));
             group::<D, MR, NV>(&mut acc[0], |r| a.at(r, 0), b);
         }
-        let mut sum = acc[0];
+        sums = acc[0];
         for_each_row!(r < MR {
-            for (v, sum) in sum[r].iter_mut().enumerate() {
+            for (v, sum) in sums[r].iter_mut().enumerate() {
                 for acc in &acc[1..] {
                     *sum = D::add(*sum, acc[r][v]);
                 }
             }
         });
-        sum
+        sums
     }
 }
