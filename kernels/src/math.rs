@@ -35,16 +35,32 @@ pub fn exp(x: f32) -> f32 {
     let shifted = t * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
     let i = (shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
-    let r = (t - n * LN2_HI) - n * LN2_LO;
-    let p = horner(
-        r,
-        [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1],
-    );
-    let y = p * (r * r) + r + 1.0;
+    let y = exp_of_rest((t - n * LN2_HI) - n * LN2_LO);
     // In two steps, since 2ⁿ itself need not be a normal number; only the second one can round.
     let half = i >> 1;
     let y = y * power_of_two(half) * power_of_two(i - half);
     if x.is_nan() { x } else { y }
+}
+
+/// [`exp`] of what is not positive, at most 2 ulp; below −87 the result, under 2⁻¹²⁵, becomes 0. As 2ⁿ is normal, the sum
+/// that rounds t·log₂e brings n + 127 into its place: two thirds of the instructions.
+#[inline(always)]
+pub(crate) fn exp_not_positive(t: f32) -> f32 {
+    const ROUND_BIASED: f32 = ROUND + 127.0;
+    let shifted = t * std::f32::consts::LOG2_E + ROUND_BIASED;
+    let n = shifted - ROUND_BIASED;
+    let y = exp_of_rest((t - n * LN2_HI) - n * LN2_LO) * f32::from_bits(shifted.to_bits() << 23);
+    if t < -87.0 { 0.0 } else { y }
+}
+
+/// eʳ for |r| ≤ ½·ln 2, and a little beyond.
+#[inline(always)]
+fn exp_of_rest(r: f32) -> f32 {
+    let p = horner(
+        r,
+        [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1],
+    );
+    p * (r * r) + r + 1.0
 }
 
 /// Natural logarithm, at most 2 ulp; −∞ of 0, NaN of a negative number.
@@ -160,6 +176,7 @@ mod tests {
     fn errors_are_within_what_the_docs_say() {
         assert!(worst(exp, f64::exp, -103.0, 88.7) <= 2.0);
         assert!(worst(exp, f64::exp, -1.0, 1.0) <= 2.0);
+        assert!(worst(exp_not_positive, f64::exp, -87.0, 0.0) <= 2.0);
         assert!(worst(log, f64::ln, 1e-3, 0.99) <= 2.0);
         assert!(worst(log, f64::ln, 1.01, 1e6) <= 2.0);
         assert!(worst(sigmoid, |x| 1.0 / (1.0 + (-x).exp()), -87.0, 40.0) <= 3.0);
@@ -177,6 +194,14 @@ mod tests {
         assert_eq!(exp(-104.5), 0.0);
         assert_eq!(exp(89.0), f32::INFINITY);
         assert!(exp(f32::NAN).is_nan());
+        assert_eq!(exp_not_positive(0.0), 1.0);
+        for x in [f32::NEG_INFINITY, f32::MIN, -1e30, -104.0, -87.1] {
+            assert_eq!(exp_not_positive(x).to_bits(), 0);
+        }
+        // Whatever a NaN carries.
+        for bits in (0x7f80_0001..=0x7fff_ffff).step_by(511).chain([0xffc0_0000, 0xff80_01ff]) {
+            assert!(exp_not_positive(f32::from_bits(bits)).is_nan());
+        }
         assert_eq!(log(1.0), 0.0);
         assert_eq!(log(0.0), f32::NEG_INFINITY);
         assert_eq!(log(f32::INFINITY), f32::INFINITY);

@@ -1,6 +1,6 @@
 //! Softmax over the last axis: `yᵢ = e^(xᵢ − max) / Σ e^(xⱼ − max)`.
 //!
-//! One polynomial exponential ([`math::exp`]), one order of summation ([`Reduce`](crate::float::Reduce)'s)
+//! One polynomial exponential (`math::exp_not_positive`), one order of summation ([`Reduce`](crate::float::Reduce)'s)
 //! and one true division per element: the same bits on every ISA. The 8-bit forms dequantize, take this
 //! f32 softmax and quantize, so that they equal the three separate steps bit for bit.
 
@@ -214,7 +214,7 @@ fn softmax_body(y: &mut [f32], axis: usize) {
 fn softmax_below(maxima: [f32; GROUP], y: &mut [f32], axis: usize) {
     for (max, row) in maxima.into_iter().zip(y.chunks_exact_mut(axis)) {
         for y in row {
-            *y = math::exp(*y - max);
+            *y = math::exp_not_positive(*y - max);
         }
     }
     let mut sums = [0.0; GROUP];
