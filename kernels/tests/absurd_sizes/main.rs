@@ -4,16 +4,22 @@
 
 mod calls;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use proptest::{prelude::*, test_runner::Config};
 use requant_kernels::{
     Cpu, KernelError,
+    broadcast::Broadcast,
     conv::{ConvGeometry, ConvSpec, ConvTransposeWeights, PackedConv, PackedConvTranspose},
     epilogue::{Output, Sign},
-    float::{Activation, ConvF32},
+    float::{Activation, ConvF32, Reduce, ReduceOp},
     gemm::{DynamicGemm, PackedB},
-    gemm16::PackedB16,
+    gemm16::{Gemm16, PackedB16, Requantize16},
+    layout::StridedCopy,
+    par::Serial,
+    pool::{MaxPool8, PoolShape},
+    quantize::Dequantize,
+    softmax::Softmax,
     testing::LimitedMemory,
     weight_only::{BlockWeights, PackedBlocks, WeightType},
 };
@@ -130,4 +136,56 @@ fn convolutions_without_weights_are_small() {
     refused(pack(ConvTransposeWeights { strides: [64; 2], out_c: 1 << 16, ..shape }), channels);
     refused(pack(ConvTransposeWeights { out_c: 0, groups: HUGE, ..shape }), groups);
     refused(pack(ConvTransposeWeights { kernel: [HUGE, 1], ..shape }), "kernel");
+}
+
+#[test]
+fn distances_that_nobody_goes_may_be_any_number() {
+    let packed = Arc::new(PackedB16::pack(&[], 0, 2, false).unwrap());
+    let halves = Requantize16::HalfEven(vec![0.5]);
+    let gemm = Gemm16::new(Cpu::detect(), packed, &[4, 6], &halves, (-9, 9)).unwrap();
+    let mut y = [0; 6];
+    gemm.run(&Serial, 3, (&[], usize::MAX), (&mut y, 2)).unwrap();
+    assert_eq!(y, [2, 3, 2, 3, 2, 3]);
+
+    let step = [isize::MAX, 1];
+    let row = StridedCopy::slice(&[4, 3], &[2, 0], &[1, 3], &step, 1).unwrap();
+    let mut y = [0; 3];
+    row.run(&Serial, &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], &mut y).unwrap();
+    assert_eq!(y, [6, 7, 8]);
+}
+
+#[test]
+fn nothing_is_done_in_no_time_however_often() {
+    let sum = Reduce::new(Cpu::detect(), ReduceOp::Sum, &[HUGE, 3, 0], &[0, 2]).unwrap();
+    let mut y = [1.0; 3];
+    sum.run(&Serial, &[], &mut y).unwrap();
+    assert_eq!(y, [0.0; 3]);
+
+    let rows = PoolShape {
+        batch: 1,
+        height: HUGE,
+        width: 0,
+        channels: 2,
+        kernel: [HUGE, 1],
+        stride: [1, 1],
+        dilation: [1, 1],
+        pads: [0, 1, 0, 0],
+        out: [1, 1],
+    };
+    let mut y = [9; 2];
+    MaxPool8::new(Cpu::detect(), rows, Sign::U8).unwrap().run(&Serial, &[], &mut y).unwrap();
+    assert_eq!(y, [0; 2]);
+}
+
+#[test]
+fn sizes_overflow_beside_a_zero_too() {
+    let cpu = Cpu::detect();
+    let overflows = |result: Result<(), KernelError>| {
+        assert!(matches!(result, Err(KernelError::Overflow { .. })), "{result:?}");
+    };
+    overflows(Broadcast::new(&[0, HUGE, HUGE], &[0, HUGE, HUGE]).map(drop));
+    overflows(StridedCopy::transpose(&[0, HUGE, HUGE], &[2, 1, 0], 1).map(drop));
+    overflows(Reduce::new(cpu, ReduceOp::Max, &[0, HUGE, HUGE], &[2]).map(drop));
+    overflows(Softmax::new(cpu, usize::MAX / 4).map(drop));
+    overflows(Dequantize::per_axis(cpu, vec![0.5; 2], Vec::new(), usize::MAX).map(drop));
 }

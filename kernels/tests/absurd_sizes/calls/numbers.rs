@@ -80,9 +80,9 @@ impl<'a> Numbers<'a> {
     }
 
     pub(crate) fn cpu(&mut self) -> Cpu {
-        let isas = Cpu::available();
-        let isa = isas[usize::from(self.byte()) % isas.len()];
-        Cpu::with_isa(isa).expect("an available ISA")
+        let (isas, byte) = (Cpu::available(), usize::from(self.byte()));
+        let cpu = Cpu::with_isa(isas[byte % isas.len()]).expect("an available ISA");
+        if byte < 128 { cpu } else { cpu.with_modelled_tiles().unwrap_or(cpu) }
     }
 
     pub(crate) fn output(&mut self) -> Output {
