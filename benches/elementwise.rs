@@ -16,11 +16,15 @@ use std::time::Instant;
 use criterion::{Criterion, Throughput};
 use requant_kernels::broadcast::Broadcast;
 use requant_kernels::elementwise::{Extremum, QAdd, QExtremum, QMul, qadd_constants};
-use requant_kernels::float::{LayerNorm, Unary, f16_to_f32, f32_to_f16};
-use requant_kernels::layout::{Concat, Pad, StridedCopy};
+use requant_kernels::float::{
+    Binary, BinaryOp, LayerNorm, Reduce, ReduceOp, Unary, f16_to_f32, f32_to_f16,
+};
+use requant_kernels::layout::{Concat, Gather, Pad, StridedCopy};
 use requant_kernels::lut::Lut;
 use requant_kernels::par::Serial;
-use requant_kernels::pool::{AveragePool8, GlobalAveragePool8, MaxPool8, PoolShape};
+use requant_kernels::pool::{
+    AveragePool8, AveragePoolF32, GlobalAveragePool8, MaxPool8, MaxPoolF32, PoolShape,
+};
 use requant_kernels::quantize::{
     Codes, CodesMut, Dequantize, DynamicQuantize, Quantize, Requantize, Rescale, RowQuantization,
 };
@@ -28,7 +32,7 @@ use requant_kernels::resize::{
     Bilinear8, BilinearF32, Coordinates, Nearest, NearestRounding, ResizeShape,
 };
 use requant_kernels::sign::{Sign, flip};
-use requant_kernels::softmax::Softmax;
+use requant_kernels::softmax::{Softmax, Softmax8};
 use requant_kernels::{Cpu, Isa};
 
 /// Bytes read and written per run: within L2, within L3, and beyond the last cache of most machines.
@@ -143,6 +147,12 @@ fn streams(list: &mut List<'_>, cpu: Cpu, bytes: usize) {
             move || mul.run(&Serial, &shapes, &a, &b, &mut y).unwrap()
         });
     }
+    list.add("rescale-u8-s16", 3 * (bytes / 3), || {
+        let from = Dequantize::per_tensor(cpu, 0.02, 7).unwrap();
+        let rescale = Rescale::new(from, Quantize::new_s16(cpu, 0.0002, 0).unwrap()).unwrap();
+        let (x, mut y) = (codes(bytes / 3), zeros(bytes / 3));
+        move || rescale.run(&Serial, Codes::U8(&x), CodesMut::S16(&mut y)).unwrap()
+    });
     let n = bytes / 5;
     list.add("quantize", 5 * n, || {
         let (q, x, mut y) = (Quantize::new(cpu, 0.01, 100, Sign::U8).unwrap(), values(n), zeros(n));
@@ -181,6 +191,10 @@ fn streams(list: &mut List<'_>, cpu: Cpu, bytes: usize) {
         move || d.run(&Serial, Codes::U8(&x), &mut y).unwrap()
     });
     let n = bytes / 6;
+    list.add("quantize-s16", 6 * n, || {
+        let (q, x, mut y) = (Quantize::new_s16(cpu, 1e-4, 0).unwrap(), values(n), zeros(n));
+        move || q.run_s16(&Serial, &x, &mut y).unwrap()
+    });
     list.add("f16-to-f32", 6 * n, || {
         let (x, mut y) = (zeros(n), zeros(n));
         move || f16_to_f32(&Serial, &x, &mut y).unwrap()
@@ -195,11 +209,58 @@ fn streams(list: &mut List<'_>, cpu: Cpu, bytes: usize) {
         move || Unary::Relu.run(cpu, &Serial, &x, &mut y).unwrap()
     });
     for axis in [128, 1000, 6625] {
-        let n = n / axis * axis;
-        list.add(&format!("softmax-f32-{axis}"), 8 * n, || {
-            let (softmax, x, mut y) = (Softmax::new(cpu, axis).unwrap(), values(n), zeros(n));
+        let rows = n / axis * axis;
+        list.add(&format!("softmax-f32-{axis}"), 8 * rows, || {
+            let (softmax, x, mut y) = (Softmax::new(cpu, axis).unwrap(), values(rows), zeros(rows));
             move || softmax.run(&Serial, &x, &mut y).unwrap()
         });
+        let softmax = Softmax8::new(cpu, axis, Sign::U8, 0.1, 128).unwrap();
+        let rows = bytes / 2 / axis * axis;
+        list.add(&format!("softmax-u8-{axis}"), 2 * rows, || {
+            let quantize = Quantize::new(cpu, 1.0 / 256.0, 0, Sign::U8).unwrap();
+            let (x, mut y, mut scratch) = (codes(rows), zeros(rows), zeros(softmax.scratch_len(1)));
+            move || softmax.run(&Serial, &quantize, &x, &mut y, &mut scratch).unwrap()
+        });
+        let rows = bytes / 5 / axis * axis;
+        list.add(&format!("softmax-u8-f32-{axis}"), 5 * rows, || {
+            let (x, mut y) = (codes(rows), zeros(rows));
+            move || softmax.run_f32(&Serial, &x, &mut y).unwrap()
+        });
+    }
+    // Of two tensors, and of one and a value for each channel.
+    let n = bytes / 12;
+    for op in [BinaryOp::Add, BinaryOp::Sub, BinaryOp::Mul, BinaryOp::Div, BinaryOp::Max] {
+        let name = format!("{op:?}-f32").to_lowercase();
+        list.add(&name, 12 * n, || {
+            let binary = Binary::new(cpu, op, Broadcast::elementwise(n));
+            let (a, b, mut y) = (values(n), values(n), zeros(n));
+            move || binary.run(&Serial, &a, &b, &mut y).unwrap()
+        });
+    }
+    let rows = bytes / 8 / 64;
+    for op in [BinaryOp::Add, BinaryOp::PRelu] {
+        let name = format!("{op:?}-f32-channels-64").to_lowercase();
+        list.add(&name, 8 * 64 * rows, || {
+            let binary = Binary::new(cpu, op, Broadcast::new(&[rows, 64], &[64]).unwrap());
+            let (a, b, mut y) = (values(64 * rows), values(64), zeros(64 * rows));
+            move || binary.run(&Serial, &a, &b, &mut y).unwrap()
+        });
+    }
+    // Of rows, of columns, and of the pixels of images.
+    for (name, dims) in [
+        ("rows-1024", [bytes / 4 / 1024, 1024, 1]),
+        ("columns-1024", [1, bytes / 4 / 1024, 1024]),
+        ("pixels-49x1024", [bytes / 4 / 1024 / 49, 49, 1024]),
+    ] {
+        for op in [ReduceOp::Sum, ReduceOp::Mean, ReduceOp::Max] {
+            let reduce = Reduce::new(cpu, op, &dims, &[1]).unwrap();
+            let (n, out) = (dims.iter().product::<usize>(), reduce.out_len());
+            let name = format!("reduce-{op:?}-{name}").to_lowercase();
+            list.add(&name, 4 * (n + out), || {
+                let (x, mut y) = (values(n), zeros(out));
+                move || reduce.run(&Serial, &x, &mut y).unwrap()
+            });
+        }
     }
     // NCHW to NHWC and back, 64 channels.
     for element in [1, 4] {
@@ -256,6 +317,16 @@ fn layers(list: &mut List<'_>, cpu: Cpu) {
             let (x, mut y) = (codes(shape.in_len()), zeros(shape.out_len()));
             move || pool.run(&Serial, &x, &mut y).unwrap()
         });
+        list.add(&format!("maxpool-f32-{name}"), 4 * bytes, || {
+            let pool = MaxPoolF32::new(cpu, shape).unwrap();
+            let (x, mut y) = (values(shape.in_len()), zeros(shape.out_len()));
+            move || pool.run(&Serial, &x, &mut y).unwrap()
+        });
+        list.add(&format!("average-f32-{name}"), 4 * bytes, || {
+            let pool = AveragePoolF32::new(cpu, shape, false).unwrap();
+            let (x, mut y) = (values(shape.in_len()), zeros(shape.out_len()));
+            move || pool.run(&Serial, &x, &mut y).unwrap()
+        });
     }
     for (pixels, channels) in
         [(224 * 224, 3), (112 * 112, 32), (56 * 56, 24), (56 * 56, 64), (28 * 28, 512), (49, 2048)]
@@ -274,6 +345,23 @@ fn layers(list: &mut List<'_>, cpu: Cpu) {
             StridedCopy::slice(&[56 * 56, 128], &[0, 64], &[56 * 56, 64], &[1, 1], 1).unwrap();
         let (x, mut y) = (codes(56 * 56 * 128), zeros(56 * 56 * 64));
         move || slice.run(&Serial, &x, &mut y).unwrap()
+    });
+    list.add("expand-56x56x64-to-8", 9 * 56 * 56 * 64, || {
+        let copy = StridedCopy::expand(&[1, 56 * 56, 64], &[8, 56 * 56, 64], 1).unwrap();
+        let (x, mut y) = (codes(56 * 56 * 64), zeros(copy.out_bytes()));
+        move || copy.run(&Serial, &x, &mut y).unwrap()
+    });
+    list.add("tile-2x2-56x56x64", 5 * 56 * 56 * 64, || {
+        let copy = StridedCopy::tile(&[56, 56, 64], &[2, 2, 1], 1).unwrap();
+        let (x, mut y) = (codes(56 * 56 * 64), zeros(copy.out_bytes()));
+        move || copy.run(&Serial, &x, &mut y).unwrap()
+    });
+    // Words of a text, of a table that does not stay in L2.
+    list.add("gather-128-of-30522x768", 2 * 128 * 768, || {
+        let gather = Gather::new(1, 30522, 768, 128).unwrap();
+        let indices: Vec<i64> = (0..128).map(|i| i * 7919 % 30522).collect();
+        let (x, mut y) = (codes(30522 * 768), zeros(128 * 768));
+        move || gather.run(&Serial, &x, &indices, &mut y).unwrap()
     });
     let pad = Pad::new(&[56, 56, 64], &[1, 1, 0], &[1, 1, 0], 1).unwrap();
     list.add("pad-1-56x56x64", 56 * 56 * 64 + pad.out_bytes(), || {

@@ -101,6 +101,12 @@ pub(crate) fn peak_loop(cpu: Cpu) -> (f64, impl FnMut()) {
         Isa::Avx2 => 12 * 16 * 2,
         #[cfg(target_arch = "x86_64")]
         Isa::Scalar => 12 * 8 * 2,
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => 12 * 16 * 2,
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonDotprod => 24 * 16 * 2,
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonI8mm => 24 * 32 * 2,
         // A scalar multiply-add per step stands for instructions that there is no loop of here.
         _ => 8 * 2,
     };
@@ -122,6 +128,15 @@ pub(crate) fn peak_loop(cpu: Cpu) -> (f64, impl FnMut()) {
         Isa::Avx2 => unsafe { x86::madd(ROUNDS) },
         #[cfg(target_arch = "x86_64")]
         Isa::Scalar => x86::madd128(ROUNDS),
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => unsafe { arm::smlal(ROUNDS) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonDotprod => unsafe { arm::sdot(ROUNDS) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonI8mm => unsafe { arm::smmla(ROUNDS) },
         _ => scalar(ROUNDS),
     };
     ((ops_per_round * ROUNDS) as f64, run)
@@ -324,6 +339,72 @@ mod x86 {
                 // SAFETY: 4 of the block's 32 values.
                 let x = unsafe { _mm256_loadu_si256(block[i * 4..].as_ptr().cast()) };
                 *acc = _mm256_xor_si256(*acc, x);
+            }
+        }
+        black_box(acc);
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod arm {
+    use std::{
+        arch::{aarch64::*, asm},
+        hint::black_box,
+    };
+
+    /// Two products are added as i16, then in pairs to i32: 16 multiply-adds.
+    ///
+    /// # Safety
+    /// Neon is supported.
+    #[target_feature(enable = "neon")]
+    pub(super) unsafe fn smlal(rounds: usize) {
+        let (a, b) = (black_box(vdupq_n_s8(1)), black_box(vdupq_n_s8(2)));
+        let mut acc = [vdupq_n_s32(0); 12];
+        for _ in 0..rounds {
+            for acc in &mut acc {
+                // SAFETY: register arithmetic only; the function enables the feature. As asm, so that the compiler
+                // cannot see that all chains are equal.
+                unsafe {
+                    asm!("smull {t:v}.8h, {a:v}.8b, {b:v}.8b", "smlal2 {t:v}.8h, {a:v}.16b, {b:v}.16b",
+                         "sadalp {acc:v}.4s, {t:v}.8h", acc = inout(vreg) *acc, a = in(vreg) a, b = in(vreg) b,
+                         t = out(vreg) _, options(pure, nomem, nostack, preserves_flags));
+                }
+            }
+        }
+        black_box(acc);
+    }
+
+    /// # Safety
+    /// `sdot` is supported.
+    #[target_feature(enable = "neon,dotprod")]
+    pub(super) unsafe fn sdot(rounds: usize) {
+        let (a, b) = (black_box(vdupq_n_s8(1)), black_box(vdupq_n_s8(2)));
+        let mut acc = [vdupq_n_s32(0); 24];
+        for _ in 0..rounds {
+            for acc in &mut acc {
+                // SAFETY: as above.
+                unsafe {
+                    asm!("sdot {acc:v}.4s, {a:v}.16b, {b:v}.16b", acc = inout(vreg) *acc, a = in(vreg) a,
+                         b = in(vreg) b, options(pure, nomem, nostack, preserves_flags));
+                }
+            }
+        }
+        black_box(acc);
+    }
+
+    /// # Safety
+    /// `smmla` is supported.
+    #[target_feature(enable = "neon,i8mm")]
+    pub(super) unsafe fn smmla(rounds: usize) {
+        let (a, b) = (black_box(vdupq_n_s8(1)), black_box(vdupq_n_s8(2)));
+        let mut acc = [vdupq_n_s32(0); 24];
+        for _ in 0..rounds {
+            for acc in &mut acc {
+                // SAFETY: as above.
+                unsafe {
+                    asm!("smmla {acc:v}.4s, {a:v}.16b, {b:v}.16b", acc = inout(vreg) *acc, a = in(vreg) a,
+                         b = in(vreg) b, options(pure, nomem, nostack, preserves_flags));
+                }
             }
         }
         black_box(acc);

@@ -75,13 +75,35 @@ pub(crate) fn check_at_least(
     if got >= need { Ok(()) } else { Err(KernelError::Length { what, got, need }) }
 }
 
-/// The product of `factors`, or an error naming `what`; the limit is `isize::MAX`, that of every allocation.
+/// The product of `factors`, or an error naming `what`; the limit is `isize::MAX`, that of every allocation. It holds for
+/// the product of any of the factors: that of a tensor without elements does not overflow either where its strides, or
+/// the bytes of its rows, would.
 pub(crate) fn checked_product(what: &'static str, factors: &[usize]) -> Result<usize, KernelError> {
-    factors
-        .iter()
+    let mut sizes = factors.iter().filter(|&&factor| factor != 0);
+    let product = sizes
         .try_fold(1usize, |product, &factor| product.checked_mul(factor))
         .filter(|&product| isize::try_from(product).is_ok())
-        .ok_or(KernelError::Overflow { what })
+        .ok_or(KernelError::Overflow { what })?;
+    Ok(if factors.contains(&0) { 0 } else { product })
+}
+
+/// The product of `factors`, or `usize::MAX` if it is larger.
+pub(crate) fn saturating_product(factors: &[usize]) -> usize {
+    if factors.contains(&0) { 0 } else { factors.iter().copied().fold(1, usize::saturating_mul) }
+}
+
+/// Fails if `size`, for each of which tables have an entry, is far more than the `elements` of the operand that it is a
+/// dimension of: beside a dimension of 0 any number is possible, and no operand as large as the tables.
+pub(crate) fn check_backed(
+    what: &'static str,
+    size: usize,
+    elements: usize,
+) -> Result<(), KernelError> {
+    const UNBACKED: usize = 1 << 16;
+    if size <= elements.max(UNBACKED) {
+        return Ok(());
+    }
+    Err(KernelError::invalid(what, size, "at most 65536 where the weights have no elements"))
 }
 
 /// Elements spanned by `rows` rows of `cols` elements that start `ld` apart.
@@ -94,8 +116,9 @@ pub(crate) fn checked_span(
     if rows == 0 || cols == 0 {
         return Ok(0);
     }
-    checked_product(what, &[rows - 1, ld])?
-        .checked_add(cols)
+    // The distance of a single row to the next may be any number.
+    let last = if rows == 1 { 0 } else { checked_product(what, &[rows - 1, ld])? };
+    last.checked_add(cols)
         .filter(|&span| isize::try_from(span).is_ok())
         .ok_or(KernelError::Overflow { what })
 }

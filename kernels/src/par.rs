@@ -87,6 +87,9 @@ impl Parallel for RayonPool {
 /// Multiply-adds of 8-bit operands below which another task costs more than it saves.
 pub(crate) const TASK_MACS: usize = 1 << 18;
 
+/// The most threads that work is cut for: more than any machine has, so that some tasks for each are a number.
+pub(crate) const MAX_THREADS: usize = 1 << 16;
+
 /// `par`, or [`Serial`] where so few multiply-adds are not worth waking another thread.
 pub(crate) fn for_macs(par: &dyn Parallel, macs: usize) -> &dyn Parallel {
     if macs < 2 * TASK_MACS { &Serial } else { par }

@@ -5,7 +5,7 @@
 //! f32 softmax and quantize, so that they equal the three separate steps bit for bit.
 
 use crate::cpu::Cpu;
-use crate::error::{KernelError, check_at_least, check_len};
+use crate::error::{KernelError, check_at_least, check_len, checked_product};
 use crate::float::fold;
 use crate::math;
 use crate::numeric::widen;
@@ -14,6 +14,9 @@ use crate::quantize::{Quantize, check_code, check_scale};
 use crate::sign::Sign;
 use crate::simd::{MAX_LANES, Quad, blocks, quads};
 use crate::split;
+
+/// The work of an element, in bytes written that take as long.
+const COST: usize = 4 * 4;
 
 /// Softmax of rows of `axis` elements.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +29,7 @@ impl Softmax {
     /// Rows of `axis` elements.
     ///
     /// # Errors
-    /// If `axis` is 0.
+    /// If `axis` is 0, or a row larger than memory.
     pub fn new(cpu: Cpu, axis: usize) -> Result<Self, KernelError> {
         if axis == 0 {
             return Err(KernelError::invalid(
@@ -35,6 +38,7 @@ impl Softmax {
                 "at least one element long",
             ));
         }
+        checked_product("a row of the softmax", &[axis, COST])?;
         Ok(Self { cpu, axis })
     }
 
@@ -44,7 +48,7 @@ impl Softmax {
     /// If the lengths do not fit.
     pub fn run(&self, par: &dyn Parallel, x: &[f32], y: &mut [f32]) -> Result<(), KernelError> {
         self.check_rows(x.len(), y.len())?;
-        let rows = split::rows_per_task(self.axis * 4 * 4);
+        let rows = split::rows_per_task(self.axis * COST);
         split::chunks(par, y, rows * self.axis, |i, y| {
             let x = &x[i * rows * self.axis..][..y.len()];
             let group = group(self.axis) * self.axis;
@@ -79,7 +83,7 @@ impl Softmax8 {
     /// Rows of `axis` codes of type `sign` with the given scale and zero point.
     ///
     /// # Errors
-    /// If `axis` is 0, or the scale or zero point is out of range.
+    /// If `axis` is 0, a row larger than memory, or the scale or zero point out of range.
     pub fn new(
         cpu: Cpu,
         axis: usize,
@@ -99,7 +103,7 @@ impl Softmax8 {
     pub fn run_f32(&self, par: &dyn Parallel, x: &[u8], y: &mut [f32]) -> Result<(), KernelError> {
         self.softmax.check_rows(x.len(), y.len())?;
         let axis = self.softmax.axis;
-        let rows = split::rows_per_task(axis * 4 * 4);
+        let rows = split::rows_per_task(axis * COST);
         split::chunks(par, y, rows * axis, |i, y| {
             let (x, group) = (&x[i * rows * axis..][..y.len()], group(axis) * axis);
             for (x, y) in x.chunks(group).zip(y.chunks_mut(group)) {
@@ -112,7 +116,7 @@ impl Softmax8 {
     /// Elements of scratch that [`run`](Self::run) takes for `threads` workers; those for one are the least.
     pub fn scratch_len(&self, threads: usize) -> usize {
         let axis = self.softmax.axis;
-        group(axis) * axis * threads.max(1)
+        (group(axis) * axis).saturating_mul(threads.max(1))
     }
 
     /// 8-bit codes in and out, the result quantized by `quantize`; both have the same length, a multiple of
@@ -132,7 +136,7 @@ impl Softmax8 {
         quantize.check_8_bit()?;
         let (axis, group) = (self.softmax.axis, self.scratch_len(1));
         check_at_least("scratch", scratch.len(), group)?;
-        let rows = split::rows_per_task(axis * 4 * 4);
+        let rows = split::rows_per_task(axis * COST);
         split::chunks_with(par, y, rows * axis, scratch, group, |i, y, real| {
             let x = &x[i * rows * axis..][..y.len()];
             for (x, y) in x.chunks(group).zip(y.chunks_mut(group)) {

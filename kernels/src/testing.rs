@@ -1,4 +1,7 @@
-//! Buffers for tests, flush against pages that may not be touched: any access beyond them ends the process.
+//! Memory for tests: buffers flush against pages that may not be touched, where any access beyond them ends the process;
+//! and an allocator that ends it where too much is asked for.
+
+use std::alloc::{GlobalAlloc, Layout, System};
 
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 
@@ -76,6 +79,37 @@ impl Drop for Guarded {
     fn drop(&mut self) {
         // SAFETY: the mapping made in `new`; no borrow of it outlives `self`. Failure would only leak it.
         let _ = unsafe { munmap(self.mapping.cast(), self.mapped) };
+    }
+}
+
+/// The system's allocator, but for allocations of more than `most` bytes: there is no memory for these.
+#[derive(Debug)]
+pub struct LimitedMemory {
+    /// Bytes of the largest allocation.
+    pub most: usize,
+}
+
+// SAFETY: the system's allocator, or a refusal, which every caller must expect.
+unsafe impl GlobalAlloc for LimitedMemory {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if layout.size() > self.most {
+            return std::ptr::null_mut();
+        }
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if layout.size() > self.most {
+            return std::ptr::null_mut();
+        }
+        // SAFETY: the caller's promise. Pages that nobody touches cost nothing.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise, and all memory is the system's.
+        unsafe { System.dealloc(memory, layout) }
     }
 }
 

@@ -12,7 +12,11 @@ use super::{
     kernel::{BandSet, Patch, PixelSteps},
     remainders::Remainders,
 };
-use crate::{epilogue::Sign, par::TASK_MACS};
+use crate::{
+    KernelError,
+    epilogue::Sign,
+    par::{MAX_THREADS, TASK_MACS},
+};
 
 /// Bytes of a band that should stay in L2 while all panels of weights pass over it.
 const BAND_BYTES: usize = 160 * 1024;
@@ -22,6 +26,9 @@ const BAND_PIXELS: usize = 96;
 
 /// Values after a band: KR of any ISA, which the last segment and the last staged value may round up to.
 const SLACK: usize = 64;
+
+/// Bytes of padding that are staged at a time.
+const PADDING: usize = 4096;
 
 /// Alignment of a band: no broadcast load of an aligned pixel crosses a cache line.
 const ALIGN: usize = 64;
@@ -118,13 +125,16 @@ pub(super) struct Band {
     segments: Vec<usize>,
     len: usize,
     remainders: Remainders,
-    /// A row of padding.
+    /// Padding, as much as is staged at a time.
     padding: Vec<u8>,
 }
 
 impl Band {
     /// The bands of `window` for weights in the order `order`, if that order can be read from one. `exact` says whether
     /// kernels read nothing but the values of a segment, if these are whole groups of KR.
+    ///
+    /// # Errors
+    /// If tables for a row of the result are larger than any is.
     pub(super) fn new(
         set: &'static BandSet,
         sign: Sign,
@@ -133,12 +143,12 @@ impl Band {
         kr: usize,
         exact: bool,
         pad_value: u8,
-    ) -> Option<Self> {
+    ) -> Result<Option<Self>, KernelError> {
         let Window { image, channels, origin, kernel: [kh, kw], strides, dilations, out } = window;
         let one_run = order.taps == 1 || dilations[1] == 1;
         let per_tap = order.len / order.taps.max(1);
         if !one_run && !per_tap.is_multiple_of(kr) {
-            return None;
+            return Ok(None);
         }
         let reach = |axis: usize| {
             out[axis].saturating_sub(1) * strides[axis]
@@ -151,7 +161,8 @@ impl Band {
             inside && exact && set.in_place == Some(sign) && order.len.is_multiple_of(kr);
         let columns = if in_place { image[1] } else { reach(1) };
         let row = columns * channels;
-        let remainders = Remainders::new(order, kr, set.value_bytes, out[1], strides[1] * channels);
+        let remainders =
+            Remainders::new(order, kr, set.value_bytes, out[1], strides[1] * channels)?;
         let pitch = row + remainders.planes() * remainders.width;
         let (taps, len) = if one_run { (order.taps, order.in_place()) } else { (1, per_tap) };
         let segments = (0..kh)
@@ -159,8 +170,10 @@ impl Band {
             .map(|(ky, kx)| ky * dilations[0] * pitch + kx * dilations[1] * channels)
             .chain((0..remainders.planes()).map(|plane| row + plane * remainders.width))
             .collect();
-        let padding = if in_place { Vec::new() } else { vec![pad_value; row] };
-        Some(Self { set, sign, window, in_place, row, pitch, segments, len, remainders, padding })
+        let padding = if in_place { Vec::new() } else { vec![pad_value; row.min(PADDING)] };
+        let band =
+            Self { set, sign, window, in_place, row, pitch, segments, len, remainders, padding };
+        Ok(Some(band))
     }
 
     pub(super) fn set(&self) -> &'static BandSet {
@@ -206,7 +219,7 @@ impl Band {
         let wanted = if threads == 1 {
             1
         } else {
-            (pixels.saturating_mul(macs) / TASK_MACS).clamp(1, 4 * threads)
+            (pixels.saturating_mul(macs) / TASK_MACS).clamp(1, 4 * threads.min(MAX_THREADS))
         };
         let shared = (batch * out_h).div_ceil(wanted);
         let rows = fit.min(shared.max(least)).max(1).min(out_h.max(1));
@@ -214,6 +227,16 @@ impl Band {
         let parts = wanted.div_ceil((batch * bands).max(1)).clamp(1, units.max(1));
         let units_per_part = units.div_ceil(parts).max(1);
         Split { rows, bands, parts: units.div_ceil(units_per_part).max(1), units_per_part, units }
+    }
+
+    /// Stages `values` values of padding.
+    fn pad(&self, values: usize, stage: &mut impl FnMut(&[u8])) {
+        let mut left = values;
+        while left > 0 {
+            let part = &self.padding[..left.min(PADDING)];
+            stage(part);
+            left -= part.len();
+        }
     }
 
     /// The band of the output rows `rows` of `image`: in `scratch`, of [`Self::bytes`], or the image itself.
@@ -234,7 +257,6 @@ impl Band {
         let before = origin[1].min(0).unsigned_abs().min(columns);
         let first = origin[1].max(0) as usize;
         let inside = in_w.saturating_sub(first).min(columns - before);
-        let after = columns - before - inside;
         for row in 0..count {
             let read = |ky: usize| ky * dilations[0] % strides[0] == row % strides[0];
             if strides[0] > kernel[0] && !(0..kernel[0]).any(read) {
@@ -251,14 +273,16 @@ impl Band {
                 };
                 at += bytes.len();
             };
-            match usize::try_from(top + row as isize) {
+            let (before, image) = match usize::try_from(top + row as isize) {
                 Ok(y) if y < in_h && inside > 0 => {
-                    stage(&self.padding[..before * channels]);
-                    stage(&image[(y * in_w + first) * channels..][..inside * channels]);
-                    stage(&self.padding[..after * channels]);
+                    (before, &image[(y * in_w + first) * channels..][..inside * channels])
                 }
-                _ => stage(&self.padding),
-            }
+                _ => (columns, &[][..]),
+            };
+            let after = self.row - before * channels - image.len();
+            self.pad(before * channels, &mut stage);
+            stage(image);
+            self.pad(after, &mut stage);
         }
         if planes > 0 {
             for row in 0..rows.len() {

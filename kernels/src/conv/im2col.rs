@@ -10,6 +10,7 @@ use crate::{
     cpu::Cpu,
     gemm::{amx, kernel::KernelSet},
     multiversion::multiversion,
+    par::MAX_THREADS,
 };
 
 /// Patches start at multiples of this, in a set of kernels that reads whole lines.
@@ -64,7 +65,7 @@ impl<'a> Patches<'a> {
         threads: usize,
         size: BlockSize,
     ) -> Self {
-        let threads = threads.max(1);
+        let threads = threads.clamp(1, MAX_THREADS);
         let step = size.pixels;
         let patch_bytes = order.k().next_multiple_of(size.align);
         let in_cache = size.bytes / patch_bytes.max(1) / step * step;

@@ -138,7 +138,7 @@ impl Conv {
                     Method::Im2col
                 } else {
                     set.band
-                        .and_then(band)
+                        .map_or(Ok(None), band)?
                         .map_or(Method::Im2col, |band| Method::Band(Box::new(band)))
                 };
                 Form::Gemm(epilogues, method)

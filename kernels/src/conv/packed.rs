@@ -7,8 +7,8 @@ use crate::{
     Cpu, KernelError,
     depthwise::PackedDepthwise,
     epilogue::{NR, Sign},
-    error::{check_len, checked_product},
-    gemm::{PackedB, expand_zero_points, kernel::KernelSet},
+    error::{check_backed, check_len, checked_product},
+    gemm::{PackedB, check_k, expand_zero_points, kernel::KernelSet},
 };
 
 /// How a convolution multiplies; results are the same.
@@ -58,8 +58,8 @@ impl PackedConv {
     /// `w_zero` holds the weights' zero points, one per output channel or one for all; without it they are zero.
     ///
     /// # Errors
-    /// If a size is zero where it must not be or overflows, `weights` or `w_zero` has another length, or the kernel is
-    /// so large that a sum may not fit into an i32.
+    /// If a size is zero where it must not be or overflows, `weights` or `w_zero` has another length, the kernel is so
+    /// large that a sum may not fit into an i32, or a size is beyond 65,536 without weights.
     pub fn pack(
         cpu: Cpu,
         weights: &[i8],
@@ -95,7 +95,11 @@ impl PackedConv {
         }
         let k = checked_product("patch", &[kh, kw, in_c])?;
         check_len("weights", weights.len(), checked_product("weights", &[out_c, k])?)?;
+        check_backed("output channels", out_c, weights.len())?;
+        check_backed("number of groups", groups, weights.len())?;
+        check_backed("kernel", kh * kw, weights.len())?;
         let w_zero = expand_zero_points(w_zero, out_c)?;
+        check_k(k, w_zero.as_deref().unwrap_or_default())?;
         let winograd = || match algorithm {
             Algorithm::Direct => Ok(None),
             Algorithm::Winograd => {

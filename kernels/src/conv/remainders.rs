@@ -11,9 +11,13 @@
 //! reads a plane as if it were another row of the kernel.
 
 use super::band::KOrder;
+use crate::KernelError;
 
 /// Bytes of a plane that are collected at a time.
 const CHUNK: usize = 64;
+
+/// Values of the longest row of a plane.
+const MAX_WIDTH: usize = 1 << 30;
 
 /// The largest KR.
 const MOST_KR: usize = 8;
@@ -31,23 +35,27 @@ pub(crate) struct Remainders {
 }
 
 impl Remainders {
-    /// Planes for `pixels` pixels in a row, `step` values apart.
+    /// Planes for `pixels` pixels in a row, `step` values apart; fails if there are too many for a table of them.
     pub(super) fn new(
         order: KOrder,
         kr: usize,
         value_bytes: usize,
         pixels: usize,
         step: usize,
-    ) -> Self {
+    ) -> Result<Self, KernelError> {
         let width = match order.shared {
             0 => 0,
             _ => (pixels * step).next_multiple_of(CHUNK),
         };
+        if width > MAX_WIDTH {
+            let rule = "at most 1 GiB for few channels";
+            return Err(KernelError::invalid("a row of the image", format!("{width} bytes"), rule));
+        }
         let mut starts = vec![0; (kr + width) * value_bytes];
         for pixel in 0..if width == 0 { 0 } else { pixels } {
             starts[(kr + pixel * step) * value_bytes..][..value_bytes].fill(0xff);
         }
-        Self { order, kr, value_bytes, width, starts }
+        Ok(Self { order, kr, value_bytes, width, starts })
     }
 
     /// How many there are.

@@ -22,13 +22,13 @@ use super::{
 use crate::{
     Cpu, KernelError,
     epilogue::{Epilogue, OutSlice, Output, Sign, TileOut},
-    error::{check_at_least, check_len, checked_product},
+    error::{check_at_least, check_backed, check_len, checked_product},
     gemm::{PackedB, check_residual, expand_zero_points, kernel::KernelSet},
     par::{DisjointMut, Parallel, WorkerScratch, for_each_with_worker, for_macs},
 };
 
 /// Phases that are packed, each on its own: far more than any network has.
-const MAX_PHASES: usize = 1 << 16;
+const MAX_PHASES: usize = 1 << 12;
 
 /// The shape of a transposed convolution's weights, in IOHW order `[in_c, out_c / groups, kernel[0], kernel[1]]`, and
 /// what decides which of them meet.
@@ -70,7 +70,7 @@ impl ConvTransposeWeights {
         }
         let phases = checked_product("phases", &strides)?;
         if phases > MAX_PHASES {
-            return Err(KernelError::invalid("product of the strides", phases, "at most 65536"));
+            return Err(KernelError::invalid("product of the strides", phases, "at most 4096"));
         }
         Ok(())
     }
@@ -145,19 +145,22 @@ struct AxisPhase {
 }
 
 impl AxisPhase {
-    fn new(residue: usize, kernel: usize, stride: usize, dilation: usize) -> Self {
-        let meets = |tap: &usize| tap * dilation % stride == residue;
+    /// Those of an axis, by residue.
+    fn all(kernel: usize, stride: usize, dilation: usize) -> Vec<Self> {
         let (mut gcd, mut rest) = (stride, dilation);
         while rest != 0 {
             (gcd, rest) = (rest, gcd % rest);
         }
-        Self {
-            residue,
-            first: (0..kernel).rev().find(meets).unwrap_or(0),
-            count: (0..kernel).filter(meets).count(),
-            step: stride / gcd,
-            dilation: dilation / gcd,
+        let (step, dilated) = (stride / gcd, dilation / gcd);
+        let without = |residue| Self { residue, first: 0, count: 0, step, dilation: dilated };
+        let mut phases: Vec<Self> = (0..stride).map(without).collect();
+        // Of a step of taps each has a residue of its own.
+        for tap in 0..kernel.min(step) {
+            let phase = &mut phases[tap * dilation % stride];
+            phase.count = (kernel - tap).div_ceil(step);
+            phase.first = tap + (phase.count - 1) * step;
         }
+        phases
     }
 
     /// The tap at place `i`, in the order of the input pixels they meet.
@@ -207,7 +210,8 @@ impl PackedConvTranspose {
     ///
     /// # Errors
     /// If a number is zero that must not be or sizes overflow, groups do not divide the channels, `weights` or `w_zero`
-    /// has another length, or the kernel is so large that a sum may not fit into an i32.
+    /// has another length, the kernel is so large that a sum may not fit into an i32, or a size is beyond 65,536 without
+    /// weights.
     pub fn pack(
         cpu: Cpu,
         weights: &[i8],
@@ -220,6 +224,11 @@ impl PackedConvTranspose {
         let (in_group, out_group) = (in_c / groups, out_c / groups);
         let taps = checked_product("kernel", &kernel)?;
         check_len("weights", weights.len(), checked_product("weights", &[in_c, out_group, taps])?)?;
+        check_backed("kernel", taps, weights.len())?;
+        // Each phase has tables of its own.
+        let (phases, backed) = (strides[0] * strides[1], weights.len() * strides[0] * strides[1]);
+        check_backed("output channels of all phases", out_c.saturating_mul(phases), backed)?;
+        check_backed("groups of all phases", groups.saturating_mul(phases), backed)?;
         let w_zero = expand_zero_points(w_zero, out_c)?;
         let cpu = with_bands(cpu);
         let set = KernelSet::of(cpu);
@@ -255,12 +264,12 @@ impl PackedConvTranspose {
             let matrices = (0..groups / merged).map(pack).collect::<Result<_, KernelError>>()?;
             Ok(PackedPhase { axes, order, matrices, sums: (0..out_c).map(sum).collect() })
         };
-        let axis = |axis: usize, residue| {
-            AxisPhase::new(residue, kernel[axis], strides[axis], dilations[axis])
-        };
-        let phases = (0..strides[0])
-            .flat_map(|y| (0..strides[1]).map(move |x| [y, x]))
-            .map(|[y, x]| phase([axis(0, y), axis(1, x)]))
+        let [rows, columns] =
+            [0, 1].map(|axis| AxisPhase::all(kernel[axis], strides[axis], dilations[axis]));
+        let phases = rows
+            .iter()
+            .flat_map(|&y| columns.iter().map(move |&x| [y, x]))
+            .map(phase)
             .collect::<Result<_, _>>()?;
         Ok(Self { shape, a_sign, set, phases })
     }
@@ -358,18 +367,9 @@ impl ConvTranspose {
                 dilations: phase.axes.map(|axis| axis.dilation),
                 out: [y.2, x.2],
             };
-            let set = packed.set.band;
-            let band = set.and_then(|set| {
-                Band::new(
-                    set,
-                    packed.a_sign,
-                    window,
-                    phase.order,
-                    packed.set.kr,
-                    true,
-                    x_zero as u8,
-                )
-            });
+            let (sign, kr, pad) = (packed.a_sign, packed.set.kr, x_zero as u8);
+            let band = |set| Band::new(set, sign, window, phase.order, kr, true, pad);
+            let band = packed.set.band.map_or(Ok(None), band)?;
             Ok(Phase {
                 first: [y.0, x.0],
                 count: [y.2, x.2],

@@ -4,7 +4,7 @@ use super::gemm::{Matrix, blocks, product};
 use super::{Activation, DepthwiseF32};
 use crate::conv::{ConvGeometry, ConvSpec};
 use crate::cpu::Cpu;
-use crate::error::{KernelError, check_at_least, check_len};
+use crate::error::{KernelError, check_at_least, check_backed, check_len, checked_product};
 use crate::par::Parallel;
 use crate::split;
 
@@ -42,7 +42,8 @@ pub(super) fn check_weights(
 ) -> Result<Vec<f32>, KernelError> {
     let ConvSpec { in_c, out_c, kernel, groups, .. } = *geometry.spec();
     let of = [out_c, in_c / groups, kernel[0], kernel[1]];
-    check_len("weights", weights.len(), crate::error::checked_product("weights", &of)?)?;
+    check_len("weights", weights.len(), checked_product("weights", &of)?)?;
+    check_backed("output channels", out_c, weights.len())?;
     if bias.is_empty() {
         return Ok(vec![0.0; out_c]);
     }

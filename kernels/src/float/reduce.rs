@@ -141,7 +141,8 @@ fn reduce_by(
     start: f32,
     f: impl Fn(f32, f32) -> f32 + Copy,
 ) {
-    let steps = r.reduced.iter().map(|&(len, _)| len).product();
+    // Nothing may be any number of times nothing.
+    let steps = if x.is_empty() { 0 } else { r.reduced.iter().map(|&(len, _)| len).product() };
     y.fill(start);
     let group = if r.row_reduced { 1 } else { r.row };
     for (g, y) in y.chunks_mut(group).enumerate() {

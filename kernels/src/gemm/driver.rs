@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     epilogue::{Epilogue, NR, Sign, TileOut},
-    par::TASK_MACS,
+    par::{MAX_THREADS, TASK_MACS},
 };
 
 /// Rows are cut at multiples of this, which every MR but the smallest tails divides.
@@ -442,7 +442,8 @@ pub(crate) struct Split {
 impl Split {
     /// Tasks of an M-row GEMM for `threads` threads: none too small, and as even as whole tiles allow.
     pub(crate) fn new(m: usize, layout: &PanelLayout, threads: usize, grain: Grain) -> Self {
-        let (k, all_panels) = (layout.k.max(1), layout.panels());
+        let (k, all_panels, threads) =
+            (layout.k.max(1), layout.panels(), threads.clamp(1, MAX_THREADS));
         let Grain { rows: step, a_bytes, macs: task_macs } = grain;
         let in_cache = (a_bytes / k / step * step).max(step);
         let macs = m.saturating_mul(layout.n).saturating_mul(k);

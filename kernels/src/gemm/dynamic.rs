@@ -14,6 +14,9 @@ use crate::{
     par::{DisjointMut, Parallel, Serial, WorkerScratch, for_each_with_state, for_macs},
 };
 
+/// The most columns of B, for which there are tables before there is a B.
+const MAX_N: usize = 1 << 28;
+
 /// `C[M, N] = epilogue(bias[n] + Σ_k (A[m, k] − a_zero) · (B[k, n] − b_zero))` with B not known before the run.
 #[derive(Debug)]
 pub struct DynamicGemm {
@@ -37,7 +40,8 @@ impl DynamicGemm {
     /// point `b_zero`. `bias` holds N values, or none.
     ///
     /// # Errors
-    /// If a zero point is outside its storage, the bias or output does not fit `n`, or K is too large for an i32.
+    /// If a zero point is outside its storage, the bias or output does not fit `n`, K is too large for an i32, or N is
+    /// beyond 2²⁸.
     pub fn new(
         cpu: Cpu,
         (k, n): (usize, usize),
@@ -55,6 +59,9 @@ impl DynamicGemm {
         }
         let b_zero = b_zero - Self::b_shift(b_sign);
         check_k(k, &[b_zero])?;
+        if n > MAX_N {
+            return Err(KernelError::invalid("columns of B", n, "at most 2^28"));
+        }
         let set = KernelSet::of(cpu);
         let layout = PanelLayout::new(k, n, set.kr)?;
         let bias = if bias.is_empty() { vec![0; n] } else { bias.to_vec() };
@@ -125,6 +132,9 @@ impl DynamicGemm {
         check_at_least("C", out.len() / element, checked_span("C", all_rows, n, ldc)?)?;
         check_residual(&self.epilogue, false)?;
 
+        if all_rows == 0 || n == 0 {
+            return Ok(());
+        }
         let each = m * ldc * element;
         let macs = all_rows.saturating_mul(n).saturating_mul(k.max(1));
         let par = for_macs(par, macs);

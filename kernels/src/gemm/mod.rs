@@ -54,7 +54,7 @@ use self::{
 use crate::{
     Cpu, KernelError,
     epilogue::{Epilogue, NR, OutSlice, Output, Sign, TileOut},
-    error::{check_at_least, check_len, checked_product, checked_span},
+    error::{check_at_least, check_backed, check_len, checked_product, checked_span},
     par::{DisjointMut, Parallel, for_each_with_state},
 };
 
@@ -113,8 +113,8 @@ impl PackedB {
     /// `w_zero` holds the weights' zero points, one per column or one for all; without it they are zero.
     ///
     /// # Errors
-    /// If `b` is not `k·n` long, sizes overflow, or K is so large that a sum may not fit into an i32:
-    /// more than 65,793, less with weight zero points.
+    /// If `b` is not `k·n` long, sizes overflow, N is beyond 65,536 without elements of `b`, or K is so large that a sum
+    /// may not fit into an i32: more than 65,793, less with weight zero points.
     pub fn pack(
         cpu: Cpu,
         b: &[i8],
@@ -125,6 +125,7 @@ impl PackedB {
         a_sign: Sign,
     ) -> Result<Self, KernelError> {
         check_len("weights", b.len(), checked_product("weights", &[k, n])?)?;
+        check_backed("columns of weights", n, b.len())?;
         let ldb = if transposed { k } else { n };
         Self::pack_with(cpu, (k, n), k, w_zero, a_sign, |layout, packed| {
             layout.pack_matrix(packed, (b, ldb), transposed, |v| v);

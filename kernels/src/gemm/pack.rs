@@ -58,7 +58,8 @@ impl PanelLayout {
         let round = |x: usize, to: usize| {
             x.checked_next_multiple_of(to).ok_or(KernelError::Overflow { what: "packed weights" })
         };
-        checked_product("packed weights", &[round(k, ALIGN)?, round(n, NR)?])?;
+        // With the bytes of a panel, even if there is none.
+        checked_product("packed weights", &[round(k, ALIGN)?, round(n.max(1), NR)?])?;
         Ok(Self { k, n, kr })
     }
 

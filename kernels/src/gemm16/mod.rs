@@ -18,7 +18,7 @@ use std::{fmt, sync::Arc};
 use crate::{
     Cpu, KernelError,
     epilogue::{FixedPoint, NR, per_column},
-    error::{check_at_least, check_len, checked_product, checked_span},
+    error::{check_at_least, check_backed, check_len, checked_product, checked_span},
     gemm::pack::{AlignedBytes, PanelLayout},
     grid::Grid,
     par::{DisjointMut, Parallel, for_each_with_worker, for_macs},
@@ -55,9 +55,11 @@ impl PackedB16 {
     /// Packs `b`, row-major `[k, n]`, or `[n, k]` if `transposed`. All ISAs read this packing.
     ///
     /// # Errors
-    /// If `b` is not `k·n` long, sizes overflow, or K is beyond 2²⁴, where a sum could leave 47 bits.
+    /// If `b` is not `k·n` long, sizes overflow, N is beyond 65,536 without elements of `b`, or K is beyond 2²⁴, where a
+    /// sum could leave 47 bits.
     pub fn pack(b: &[i8], k: usize, n: usize, transposed: bool) -> Result<Self, KernelError> {
         check_len("weights", b.len(), checked_product("weights", &[k, n])?)?;
+        check_backed("columns of weights", n, b.len())?;
         let limit = 1 << 24;
         if k > limit {
             return Err(KernelError::KTooLarge { k, limit });
@@ -181,6 +183,8 @@ impl Gemm16 {
         if m == 0 || n == 0 {
             return Ok(());
         }
+        // The distance of a single row, or of empty ones, to the next may be any number.
+        let lda = if m == 1 || k == 0 { k } else { lda };
         let par = for_macs(par, m.saturating_mul(n).saturating_mul(k));
         let grid = Grid::new((m, n, k), size_of::<i16>(), par.threads());
         let (c, packed) = (DisjointMut::new(c), self.packed.data.as_slice());

@@ -155,8 +155,8 @@ impl HybridGemm {
             return Ok(());
         }
         let (x, y) = (&x[..x_span], &mut y[..y_span]);
-        // A single row may come with any distance to the next.
-        let (ldx, ldy) = if m > 1 { (ldx, ldy) } else { (k, n) };
+        // A single row, or empty ones, may come with any distance to the next.
+        let (ldx, ldy) = (if m > 1 && k > 0 { ldx } else { k }, if m > 1 { ldy } else { n });
         let shared = (self.quantization == DynamicQuantization::AsymmetricPerTensor)
             .then(|| Row::asymmetric(self.extent(par, m, (x, ldx))));
 

@@ -26,5 +26,5 @@ fn tensor_bytes(what: &'static str, dims: &[usize], element: usize) -> Result<us
     if element == 0 {
         return Err(KernelError::invalid("the element size", element, "positive"));
     }
-    checked_product(what, dims)?.checked_mul(element).ok_or(KernelError::Overflow { what })
+    checked_product(what, &[dims, &[element]].concat())
 }

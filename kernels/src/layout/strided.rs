@@ -80,7 +80,8 @@ impl StridedCopy {
             if !empty {
                 offset += start[i] * strides[i] as usize;
             }
-            loops.push((len[i], strides[i] * if empty { 1 } else { step[i] }));
+            // A step that is never taken may be any number.
+            loops.push((len[i], strides[i] * if empty || len[i] == 1 { 1 } else { step[i] }));
         }
         Self::new(dims, element, offset, loops)
     }
@@ -139,7 +140,7 @@ impl StridedCopy {
                 continue;
             }
             match merged.last_mut() {
-                Some(last) if out_bytes > 0 && last.1 == stride * len as isize => {
+                Some(last) if out_bytes > 0 && Some(last.1) == stride.checked_mul(len as isize) => {
                     *last = (last.0 * len, stride)
                 }
                 _ => merged.push((len, stride)),

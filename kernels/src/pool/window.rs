@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::error::{KernelError, check_len, checked_product};
+use crate::error::{KernelError, check_len, checked_product, saturating_product};
 use crate::par::Parallel;
 use crate::split;
 
@@ -98,7 +98,8 @@ impl Runs<'_> {
         });
         Some(Run {
             columns: first..self.next,
-            step: shape.stride[1] * shape.channels,
+            // Only one window is so far from the next that this overflows.
+            step: shape.stride[1].saturating_mul(shape.channels),
             taps: &self.taps[..len],
             window: &self.window,
         })
@@ -151,14 +152,14 @@ impl PoolShape {
         Ok(())
     }
 
-    /// Elements of the input.
+    /// Elements of the input; `usize::MAX` if there are more.
     pub fn in_len(&self) -> usize {
-        self.batch * self.height * self.width * self.channels
+        saturating_product(&[self.batch, self.height, self.width, self.channels])
     }
 
-    /// Elements of the output.
+    /// Elements of the output; `usize::MAX` if there are more.
     pub fn out_len(&self) -> usize {
-        self.batch * self.out[0] * self.out[1] * self.channels
+        saturating_product(&[self.batch, self.out[0], self.out[1], self.channels])
     }
 
     /// Checks the slices and calls `task(row, out_row)` for every output row (of all images, counted
@@ -176,7 +177,8 @@ impl PoolShape {
         if y.is_empty() {
             return Ok(());
         }
-        let rows = split::rows_per_task(row * size_of::<Y>() * self.kernel[0] * self.kernel[1]);
+        let window = self.kernel[0] * self.kernel[1];
+        let rows = split::rows_per_task((row * size_of::<Y>()).saturating_mul(window));
         split::chunks(par, y, rows * row, |i, y| {
             for (r, y) in y.chunks_mut(row).enumerate() {
                 task(i * rows + r, y);
@@ -204,6 +206,10 @@ impl PoolShape {
     /// Calls `f` with the index in the input of channel 0 of each element of `window`, row by row.
     #[inline(always)]
     pub(super) fn taps(&self, window: &Window, mut f: impl FnMut(usize)) {
+        // Any number of rows may be empty.
+        if window.kx.is_empty() {
+            return;
+        }
         for ky in window.ky.clone() {
             let iy = window.oy * self.stride[0] + ky * self.dilation[0] - self.pads[0];
             let row = (window.image * self.height + iy) * self.width;

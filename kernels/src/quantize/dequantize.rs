@@ -2,7 +2,7 @@
 
 use super::check_scale;
 use crate::cpu::Cpu;
-use crate::error::{KernelError, check_len};
+use crate::error::{KernelError, check_len, checked_product};
 use crate::multiversion::multiversion;
 use crate::numeric::widen;
 use crate::par::Parallel;
@@ -56,7 +56,7 @@ impl Dequantize {
     /// axis. `zero_points` may be empty, which means all zero.
     ///
     /// # Errors
-    /// If a scale is not finite and positive, `inner` is 0, or the two lists differ in length.
+    /// If a scale is not finite and positive, `inner` is 0, the two lists differ in length, or a size overflows.
     pub fn per_axis(
         cpu: Cpu,
         scales: Vec<f32>,
@@ -73,6 +73,7 @@ impl Dequantize {
                 "at least one index long",
             ));
         }
+        checked_product("the quantized axis", &[scales.len(), inner])?;
         let small = zero_points.iter().all(|z| z.unsigned_abs() < 1 << 20);
         let values = || zero_points.iter().map(|&z| z as f32).collect::<Vec<f32>>();
         let exact = small.then(|| AlignedF32::from(&values()[..]));

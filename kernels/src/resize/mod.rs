@@ -11,7 +11,7 @@ mod tests;
 pub use bilinear::{Bilinear8, BilinearF32};
 pub use nearest::{Nearest, NearestRounding};
 
-use crate::error::{KernelError, check_len, checked_product};
+use crate::error::{KernelError, check_len, checked_product, saturating_product};
 use crate::par::Parallel;
 use crate::split;
 
@@ -76,14 +76,14 @@ impl ResizeShape {
         Ok(())
     }
 
-    /// Elements of the input.
+    /// Elements of the input; `usize::MAX` if there are more.
     pub fn in_len(&self) -> usize {
-        self.batch * self.height * self.width * self.channels
+        saturating_product(&[self.batch, self.height, self.width, self.channels])
     }
 
-    /// Elements of the output.
+    /// Elements of the output; `usize::MAX` if there are more.
     pub fn out_len(&self) -> usize {
-        self.batch * self.out[0] * self.out[1] * self.channels
+        saturating_product(&[self.batch, self.out[0], self.out[1], self.channels])
     }
 
     /// The positions of all output rows and of all output columns.

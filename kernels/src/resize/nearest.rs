@@ -53,8 +53,9 @@ impl Nearest {
         element: usize,
     ) -> Result<Self, KernelError> {
         shape.check()?;
-        checked_product("the resized tensor", &[shape.in_len(), element])?;
-        checked_product("the resize output", &[shape.out_len(), element])?;
+        let ResizeShape { batch, height, width, channels, out, .. } = shape;
+        checked_product("the resized tensor", &[batch, height, width, channels, element])?;
+        checked_product("the resize output", &[batch, out[0], out[1], channels, element])?;
         let [rows, columns] = shape.positions(coordinates);
         let rows = rows.into_iter().map(|at| rounding.round(at, shape.height)).collect();
         let pixel = shape.channels * element;

@@ -97,6 +97,8 @@ impl WeightOnlyGemm {
         if m == 0 || n == 0 {
             return Ok(());
         }
+        // The distance of a single row, or of empty ones, to the next may be any number.
+        let ldx = if m == 1 || k == 0 { k } else { ldx };
         let par = for_macs(par, m.saturating_mul(n).saturating_mul(k));
         let grid = Grid::new((m, n, k), size_of::<f32>(), par.threads());
         let y = DisjointMut::new(y);

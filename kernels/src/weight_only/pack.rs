@@ -19,7 +19,7 @@ use std::fmt;
 use crate::{
     KernelError,
     epilogue::NR,
-    error::{check_len, checked_product},
+    error::{check_backed, check_len, checked_product},
     gemm::pack::{ALIGN, AlignedBytes},
 };
 
@@ -135,7 +135,7 @@ impl PackedBlocks {
     ///
     /// # Errors
     /// If a slice is not of the length that the shape says, the block is not a multiple of 8, a code or zero point is
-    /// outside its type, a scale is not finite, or sizes overflow.
+    /// outside its type, a scale is not finite, N is beyond 65,536 without weights, or sizes overflow.
     pub fn pack(weights: &BlockWeights<'_>) -> Result<Self, KernelError> {
         let &BlockWeights { weight_type, codes, k, n, transposed, block, scales, zero_points } =
             weights;
@@ -145,6 +145,7 @@ impl PackedBlocks {
         let blocks = k.div_ceil(block);
         check_len("weights", codes.len(), checked_product("weights", &[k, n])?)?;
         check_len("scales", scales.len(), checked_product("scales", &[blocks, n])?)?;
+        check_backed("columns of weights", n, codes.len())?;
         if !zero_points.is_empty() {
             check_len("zero points", zero_points.len(), scales.len())?;
         }
@@ -162,11 +163,13 @@ impl PackedBlocks {
         let four_bits = weight_type != WeightType::S8;
         let zeros =
             zero_points.iter().any(|&z| z != shift) || (zero_points.is_empty() && shift != 0);
-        let layout = Layout { k, n, block, four_bits, zeros };
         // At most 16 bytes per block of 8 and column besides the codes.
         let column = k.checked_next_multiple_of(ALIGN).and_then(|k| k.checked_mul(4));
         let column = column.ok_or(KernelError::Overflow { what: "packed weights" })?;
-        checked_product("packed weights", &[column, n.next_multiple_of(NR)])?;
+        checked_product("packed weights", &[column, n.max(1).next_multiple_of(NR)])?;
+        // A block may be longer than all of K, by any number.
+        let block = block.min(k.max(1).next_multiple_of(WORD));
+        let layout = Layout { k, n, block, four_bits, zeros };
 
         let mut data = AlignedBytes::zeroed(layout.panels() * layout.panel_bytes());
         let at = |row: usize, col: usize, rows: usize| {
