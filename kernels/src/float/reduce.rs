@@ -171,6 +171,8 @@ pub(crate) fn fold(row: &[f32], start: f32, f: impl Fn(f32, f32) -> f32) -> f32 
             *a = f(*a, x);
         }
     }
+    // In memory, or LLVM takes the pairs that are folded below for the vectors of the loop above.
+    let mut acc = std::hint::black_box(acc);
     for (a, &x) in acc.iter_mut().zip(tail) {
         *a = f(*a, x);
     }
