@@ -86,7 +86,7 @@ macro_rules! accumulators {
             unsafe {
                 // Others would grow more than they gain.
                 R::FUSED
-                    && MR == 6
+                    && MR >= 4
                     && scaled!(quant, Ymms, |scale| {
                         requantize_tile(acc, quant, scale, (col, NV * NR), to, refill)
                     })
