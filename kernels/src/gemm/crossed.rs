@@ -10,8 +10,8 @@
 //!
 //! ```text
 //! for some rows, and a part of K:           A is staged as i16 with its rows' terms, in L2
-//!   for each few panels:                    this part of them is widened to i16 with its columns' terms, in L1
-//!     for each tile of MR rows:
+//!   for each few panels:
+//!     for each tile of MR rows:             the first widens B to i16 with its columns' terms, in L1
 //!       acc = bias, or sums of earlier parts, and terms
 //!       for each 4 values of K: x = broadcast a[0, 1], y = broadcast a[2, 3]
 //!                               acc += (x + b[2, 3]) · (y + b[0, 1])
@@ -70,29 +70,30 @@ pub(crate) trait Crossed: Dot<A = i16> {
 
 /// Rows of A times neighbouring panels of B, or a part of K of it.
 pub(crate) struct CrossedBlock<'a> {
-    /// Staged rows.
+    /// Staged rows, and the terms of each.
     a: Strided<i16>,
-    rows: usize,
-    /// Steps of K.
-    steps: usize,
-    /// What is added to the products of a row, and of a column.
     terms: *const i32,
-    starts: *const i32,
-    /// Widened weights: for each step two lines of each panel.
-    b: *const i16,
+    rows: usize,
+    /// Packed weights, and how many lines of each panel.
+    b: Strided<i8>,
+    lines: usize,
+    /// Room for them widened: for each step of K two lines of each panel.
+    wide: *mut i16,
+    /// What the sums of each column start from, without and then with its term.
+    starts: *mut i32,
     partial: Partial,
     row_sums: *const i32,
     /// First column, and how many columns exist.
     columns: (usize, usize),
     epilogue: &'a Epilogue,
     to: TileOut,
-    /// Weights that are widened next are fetched meanwhile.
+    /// Weights that are read next are fetched meanwhile.
     ahead: &'a [i8],
 }
 
 /// The kernels of one ISA.
 pub(crate) struct CrossedSet {
-    /// With fewer rows, widening takes too long.
+    /// The fewest rows of a block, those of the first tile or more.
     pub(crate) min_rows: usize,
     /// The most of K at a time: so many lines of the widest tile's panels stay in L1 beside its rows.
     pub(crate) depth: usize,
@@ -108,15 +109,11 @@ pub(crate) struct CrossedSet {
 /// The kernels of so many panels.
 pub(crate) struct Width {
     pub(crate) panels: usize,
-    /// Widens `lines` lines of each panel, and an odd one by a line of zeros. Columns' terms are added to `starts`.
+    /// Computes a block, whose first tile widens the weights for the others.
     ///
     /// # Safety
-    /// The ISA is supported, the lines are readable, and there is room for them.
-    pub(crate) widen: unsafe fn(b: Strided<i8>, lines: usize, to: *mut i16, starts: *mut i32),
-    /// Computes a block.
-    ///
-    /// # Safety
-    /// The ISA is supported, and the block is valid: A and B staged and widened as above, the output exclusive.
+    /// The ISA is supported, and the block is valid: of [`CrossedSet::min_rows`] rows or more, staged as above, the weights
+    /// readable, with room for what is written, the output exclusive.
     pub(crate) run: unsafe fn(&CrossedBlock<'_>),
 }
 
@@ -135,60 +132,30 @@ pub(crate) unsafe fn stage<D: Crossed>(rows: &Rows, to: *mut i16, ld: usize, ter
     }
 }
 
-/// [`Width::widen`] of `NV` panels.
+/// Computes the rows of a block from `row` on, MR at a time, and leaves `row` at what is left; `FIRST` is the first MR.
 ///
 /// # Safety
-/// As there.
+/// As [`Width::run`]; weights are widened but for the first.
 #[inline(always)]
-pub(crate) unsafe fn widen<D: Crossed, const NV: usize>(
-    b: Strided<i8>,
-    lines: usize,
-    mut to: *mut i16,
-    starts: *mut i32,
-) {
-    const { assert!(2 * D::KR == STEP, "a step is two lines") };
-    let line = NR * D::KR;
-    // SAFETY: the lines, and as many wide ones, which are granted with the features.
-    unsafe {
-        let mut terms = start_from::<D, 1, NV>(starts);
-        for l in (0..lines).step_by(2) {
-            for (v, terms) in terms[0].iter_mut().enumerate() {
-                let first = D::load_b(b.at(v, l * line));
-                D::store_wide(first, to);
-                if l + 1 < lines {
-                    let second = D::load_b(b.at(v, (l + 1) * line));
-                    D::store_wide(second, to.add(line));
-                    *terms = D::less_own(*terms, [first, second]);
-                } else {
-                    to.add(line).write_bytes(0, line);
-                }
-                to = to.add(2 * line);
-            }
-        }
-        for (v, terms) in terms[0].iter().enumerate() {
-            D::store(*terms, starts.add(v * NR));
-        }
-    }
-}
-
-/// Computes the rows of a block from `row` on, MR at a time, and leaves `row` at what is left.
-///
-/// # Safety
-/// As [`Width::run`].
-#[inline(always)]
-pub(crate) unsafe fn tiles<D: Crossed, const MR: usize, const NV: usize>(
+pub(crate) unsafe fn tiles<D: Crossed, const MR: usize, const NV: usize, const FIRST: bool>(
     block: &CrossedBlock<'_>,
     row: &mut usize,
 ) {
-    let CrossedBlock { a, rows, steps, starts, terms, partial, columns, epilogue, .. } = *block;
+    const { assert!(2 * D::KR == STEP, "a step is two lines") };
+    let CrossedBlock { terms, rows, partial, starts, columns, epilogue, .. } = *block;
     let line = NR * D::KR;
     while *row + MR <= rows {
         let first = *row;
         // SAFETY: MR rows of the block, whose pointers are valid; the features are the entry point's.
         unsafe {
-            fetch(block.ahead, first / MR, (rows / MR).max(1));
+            fetch(block.ahead, first / MR, rows / MR);
             let sums = partial.sums.wrapping_add(first * NV * NR);
-            let mut acc = start_from::<D, MR, NV>(starts);
+            let mut own = start_from::<D, 1, NV>(starts);
+            let zeros = [0; NR];
+            let mut acc = match FIRST {
+                true => [[D::start(zeros.as_ptr()); NV]; MR],
+                false => start_from::<D, MR, NV>(starts),
+            };
             for_each_row!(r < MR {
                 for (v, acc) in acc[r].iter_mut().enumerate() {
                     *acc = D::plus(*acc, *terms.add(first + r));
@@ -197,12 +164,17 @@ pub(crate) unsafe fn tiles<D: Crossed, const MR: usize, const NV: usize>(
                     }
                 }
             });
-            let a = a.skip(first * a.stride);
-            for s in 0..steps {
-                let at = |v: usize| block.b.wrapping_add((s * NV + v) * 2 * line);
+            let a = block.a.skip(first * block.a.stride);
+            for s in 0..block.lines.div_ceil(2) {
+                let at = |v: usize| block.wide.wrapping_add((s * NV + v) * 2 * line);
                 let mut b = [[D::load_wide(at(0)), D::load_wide(at(0).add(line))]; NV];
-                for (v, b) in b.iter_mut().enumerate().skip(1) {
-                    *b = [D::load_wide(at(v)), D::load_wide(at(v).add(line))];
+                for (v, b) in b.iter_mut().enumerate() {
+                    if FIRST {
+                        *b = widen::<D>(block, v, s, at(v));
+                        own[0][v] = D::less_own(own[0][v], *b);
+                    } else if v > 0 {
+                        *b = [D::load_wide(at(v)), D::load_wide(at(v).add(line))];
+                    }
                 }
                 for_each_row!(r < MR {
                     let (x, y) = (D::splat(a.at(r, s * STEP)), D::splat(a.at(r, s * STEP + 2)));
@@ -210,6 +182,12 @@ pub(crate) unsafe fn tiles<D: Crossed, const MR: usize, const NV: usize>(
                         *acc = D::cross(*acc, x, y, b[v], at(v));
                     }
                 });
+            }
+            if FIRST {
+                for (v, own) in own[0].iter().enumerate() {
+                    D::store(*own, starts.add(v * NR));
+                    for_each_row!(r < MR { acc[r][v] = D::add(acc[r][v], *own); });
+                }
             }
             if partial.suspended {
                 for_each_row!(r < MR {
@@ -224,14 +202,47 @@ pub(crate) unsafe fn tiles<D: Crossed, const MR: usize, const NV: usize>(
             }
         }
         *row += MR;
+        if FIRST {
+            break;
+        }
     }
 }
 
-/// The [`CrossedSet`] of `$dot`: tiles of so many panels and, falling, rows.
+/// Widens step `s` of panel `v`: a line that is not there is zeros.
+///
+/// # Safety
+/// The block has such a step; there is room at `to`; the target features of `D` are supported.
+#[inline(always)]
+unsafe fn widen<D: Crossed>(
+    block: &CrossedBlock<'_>,
+    v: usize,
+    s: usize,
+    to: *mut i16,
+) -> [D::B; 2] {
+    const ZEROS: &[i8; 2 * NR] = &[0; 2 * NR];
+    let line = NR * D::KR;
+    // SAFETY: lines of the block, or as many zeros.
+    unsafe {
+        let second = match 2 * s + 1 < block.lines {
+            true => block.b.at(v, (2 * s + 1) * line),
+            false => ZEROS.as_ptr(),
+        };
+        let b = [D::load_b(block.b.at(v, 2 * s * line)), D::load_b(second)];
+        D::store_wide(b[0], to);
+        D::store_wide(b[1], to.add(line));
+        b
+    }
+}
+
+/// The [`CrossedSet`] of `$dot`: tiles of so many panels and, falling, rows, those of the first tile before them.
 macro_rules! crossed_set {
-    (#[$attr:meta] $dot:ty, $depth:literal, $min_rows:literal, $([$($mr:literal),+] x $nv:literal),+) => {
+    (#[$attr:meta] $dot:ty, $depth:literal, $min_rows:literal,
+     $($first:literal, [$($mr:literal),+] x $nv:literal);+) => {
         $crate::gemm::crossed::CrossedSet {
-            min_rows: $min_rows,
+            min_rows: const {
+                $(assert!($first <= $min_rows, "a block has a first tile");)+
+                $min_rows
+            },
             depth: $depth,
             stage: {
                 #[$attr]
@@ -248,26 +259,15 @@ macro_rules! crossed_set {
             },
             widths: &[$($crate::gemm::crossed::Width {
                 panels: $nv,
-                widen: {
-                    #[$attr]
-                    unsafe fn widen(
-                        b: $crate::gemm::kernel::Strided<i8>,
-                        lines: usize,
-                        to: *mut i16,
-                        starts: *mut i32,
-                    ) {
-                        // SAFETY: the caller keeps the contract of `Width::widen`.
-                        unsafe { $crate::gemm::crossed::widen::<$dot, $nv>(b, lines, to, starts) }
-                    }
-                    widen
-                },
                 run: {
                     #[$attr]
                     unsafe fn run(block: &$crate::gemm::crossed::CrossedBlock<'_>) {
+                        use $crate::gemm::crossed::tiles;
                         let mut row = 0;
                         // SAFETY: the caller keeps the contract of `Width::run`.
                         unsafe {
-                            $($crate::gemm::crossed::tiles::<$dot, $mr, $nv>(block, &mut row);)+
+                            tiles::<$dot, $first, $nv, true>(block, &mut row);
+                            $(tiles::<$dot, $mr, $nv, false>(block, &mut row);)+
                         }
                     }
                     run
@@ -287,8 +287,9 @@ impl CrossedSet {
 
 /// How the loops over a block are cut.
 struct Cut {
-    /// Rows, at most.
+    /// Rows at a time, at most, and how many times.
     rows: usize,
+    chunks: usize,
     /// Values of K, and how many parts those are.
     depth: usize,
     parts: usize,
@@ -303,13 +304,21 @@ impl Cut {
         let parts = k.div_ceil(set.depth).max(1);
         let depth = k.div_ceil(parts).next_multiple_of(STEP);
         let ld = row_distance(2 * depth) / 2;
-        let fits = (STAGE_BYTES / (2 * ld)).max(ROW_STEP);
-        // Even: panels are widened once for each.
-        let even = rows.div_ceil(rows.div_ceil(fits).max(1)).next_multiple_of(ROW_STEP).min(rows);
-        let waiting = SUMS_BYTES / (4 * NR * even.max(1));
+        let chunks = rows.div_ceil((STAGE_BYTES / (2 * ld)).max(4 * ROW_STEP)).max(1);
+        let most = (rows.div_ceil(chunks) + ROW_STEP).min(rows);
+        let waiting = SUMS_BYTES / (4 * NR * most.max(1));
         let waiting = waiting.max(1).next_multiple_of(set.widths[0].panels);
         let panels = if parts > 1 { waiting.min(panels) } else { panels };
-        Self { rows: even, depth, parts, panels, ld }
+        Self { rows: most, chunks, depth, parts, panels, ld }
+    }
+
+    /// Which of `rows` rows are chunk `i`: about as many as of any other, since panels are widened once for each.
+    fn chunk(&self, i: usize, rows: usize) -> Range<usize> {
+        let bound = |i: usize| match i == self.chunks {
+            true => rows,
+            false => rows * i / self.chunks / ROW_STEP * ROW_STEP,
+        };
+        bound(i)..bound(i + 1)
     }
 
     /// Lends memory for all of it.
@@ -373,17 +382,13 @@ pub(super) unsafe fn block(
             && epilogue.n() == layout.n
             && start.is_multiple_of(ALIGN)
             && start + k <= layout.k
+            && rows >= set.min_rows
     );
     let cut = Cut::new(set, rows, k, panels.len());
     cut.with_room(set, |room| {
-        for row in (0..rows).step_by(cut.rows.max(1)) {
-            let raw = Rows {
-                a: a.wrapping_add(row * lda + start),
-                lda,
-                k,
-                count: cut.rows.min(rows - row),
-                sign: a_sign,
-            };
+        for Range { start: row, end } in (0..cut.chunks).map(|i| cut.chunk(i, rows)) {
+            let a = a.wrapping_add(row * lda + start);
+            let raw = Rows { a, lda, k, count: end - row, sign: a_sign };
             if epilogue.w_zero.is_some() {
                 // SAFETY: rows of the caller's, and there is room for their sums.
                 unsafe { (core.set.row_sums)(&raw, room.row_sums) };
@@ -440,15 +445,14 @@ unsafe fn part_of(
                 0 => room.starts.copy_from_nonoverlapping(bias, columns),
                 _ => room.starts.write_bytes(0, columns),
             }
-            let b = Strided { first: weights(p).as_ptr(), stride: layout.panel_bytes() };
-            (width.widen)(b, lines, room.wide, room.starts);
             (width.run)(&CrossedBlock {
                 a: Strided { first: room.staged.cast_const(), stride: cut.ld },
-                rows: raw.count,
-                steps: k.div_ceil(STEP),
                 terms: room.terms,
+                rows: raw.count,
+                b: Strided { first: weights(p).as_ptr(), stride: layout.panel_bytes() },
+                lines,
+                wide: room.wide,
                 starts: room.starts,
-                b: room.wide,
                 partial: Partial {
                     sums: room.sums.wrapping_add(done * raw.count),
                     resumed: part > 0,
@@ -462,5 +466,31 @@ unsafe fn part_of(
             });
         }
         p = next;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gemm::{x86_avx2, x86_avx512bw};
+
+    #[test]
+    fn chunks_cover_every_row_and_fit_the_room() {
+        for set in [&x86_avx2::SET, &x86_avx512bw::SET].map(|set| set.crossed) {
+            let Some(set) = set else { panic!("both have such products") };
+            for rows in set.min_rows..2500 {
+                for k in [0, 1, 100, 512, 1024, 1025, 70_000] {
+                    let cut = Cut::new(set, rows, k, 9);
+                    assert!(cut.parts * cut.depth >= k && cut.depth <= set.depth);
+                    let mut done = 0;
+                    for chunk in (0..cut.chunks).map(|i| cut.chunk(i, rows)) {
+                        assert_eq!(chunk.start, done);
+                        assert!((set.min_rows..=cut.rows).contains(&chunk.len()), "{rows} x {k}");
+                        done = chunk.end;
+                    }
+                    assert_eq!(done, rows);
+                }
+            }
+        }
     }
 }

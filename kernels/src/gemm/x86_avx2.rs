@@ -206,7 +206,7 @@ pub(crate) static SET: KernelSet = {
     );
     KernelSet {
         crossed: Some(&crossed_set!(
-            #[target_feature(enable = "avx2,fma")] Avx2, 1024, 8, [4, 3, 2, 1] x 1
+            #[target_feature(enable = "avx2,fma")] Avx2, 1024, 12, 4, [4, 3, 2, 1] x 1
         )),
         ..SET
     }

@@ -148,8 +148,8 @@ pub(crate) static SET: KernelSet = {
     );
     KernelSet {
         crossed: Some(&crossed_set!(
-            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")] Avx512Bw, 512, 20,
-            [12, 8, 4, 2, 1] x 2, [12, 8, 4, 2, 1] x 1
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")] Avx512Bw, 512, 16,
+            8, [12, 8, 4, 2, 1] x 2; 8, [12, 8, 4, 2, 1] x 1
         )),
         ..SET
     }
