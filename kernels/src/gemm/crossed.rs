@@ -63,7 +63,7 @@ pub(crate) trait Crossed: Dot<A = i16> {
     unsafe fn less_own(acc: Self::Acc, b: [Self::B; 2]) -> Self::Acc;
     /// `acc[j] + term`.
     unsafe fn plus(acc: Self::Acc, term: i32) -> Self::Acc;
-    /// Widens the `len` raw bytes at `src` to whole cache lines at `dst`, with zeros at the end, and answers the row's
+    /// Widens the `len` raw bytes at `src` to whole vectors at `dst`, a cache line, with zeros at the end, and answers the row's
     /// term, `−Σ (a₀a₂ + a₁a₃)` over steps of 4 values.
     unsafe fn stage_crossed(src: *const u8, len: usize, sign: Sign, dst: *mut i16) -> i32;
 }

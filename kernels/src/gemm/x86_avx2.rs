@@ -79,7 +79,7 @@ impl Dot for Avx2 {
         }
     }
 
-    super::x86_ymms::accumulators!();
+    super::x86_ymms::accumulators!(4 | 6);
 }
 
 impl Crossed for Avx2 {
@@ -146,7 +146,7 @@ impl Crossed for Avx2 {
             }
             order
         };
-        // SAFETY: `len` readable bytes, and as many writable values, rounded up to a cache line; the caller grants the
+        // SAFETY: `len` readable bytes, and as many writable values, rounded up to whole vectors; the caller grants the
         // features.
         unsafe {
             let mut term = _mm256_setzero_si256();

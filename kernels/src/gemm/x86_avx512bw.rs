@@ -113,7 +113,7 @@ impl Crossed for Avx512Bw {
 
     #[inline(always)]
     unsafe fn stage_crossed(src: *const u8, len: usize, sign: Sign, dst: *mut i16) -> i32 {
-        // SAFETY: `len` readable bytes, and as many writable values, rounded up to a cache line; the caller grants the
+        // SAFETY: `len` readable bytes, and as many writable values, rounded up to whole vectors; the caller grants the
         // features.
         unsafe {
             let mut term = _mm512_setzero_si512();
