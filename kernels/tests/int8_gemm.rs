@@ -216,8 +216,9 @@ fn extreme_operands_never_saturate() {
                             PackedB::pack(cpu, &vec![b; k * 17], k, 17, false, None, sign).unwrap(),
                         );
                         let gemm = Gemm::new(packed, &[7; 17], &Output::I32).unwrap();
-                        let mut y = vec![0; 13 * 17];
-                        gemm.run(&Serial, 13, &vec![a; 13 * k], k, None, OutSlice::I32(&mut y), 17)
+                        let m = 31;
+                        let mut y = vec![0; m * 17];
+                        gemm.run(&Serial, m, &vec![a; m * k], k, None, OutSlice::I32(&mut y), 17)
                             .unwrap();
                         let expected = k as i64 * value(sign, a) * i64::from(b) + 7;
                         assert!(
@@ -270,6 +271,27 @@ fn every_number_of_rows_and_panels_gives_the_same_rows() {
     }
 }
 
+/// More rows than are staged at a time, and more columns than sums wait for between parts of K.
+#[test]
+fn rows_columns_and_depth_are_cut_at_once() {
+    let (m, n) = (500, 1100);
+    for (k, w_zero) in [(500, None), (1030, None), (1030, Some(&[3][..]))] {
+        let a: Vec<u8> = (0..m * k).map(|i| (i * 89 % 251) as u8).collect();
+        let b: Vec<i8> = (0..k * n).map(|i| (i * 57 % 255) as i8).collect();
+        let product = |cpu: Cpu| {
+            let packed = PackedB::pack(cpu, &b, k, n, false, w_zero, Sign::S8).unwrap();
+            let gemm = Gemm::new(Arc::new(packed), &vec![5; n], &Output::I32).unwrap();
+            let mut y = vec![0; m * n];
+            gemm.run(&Serial, m, &a, k, None, OutSlice::I32(&mut y), n).unwrap();
+            y
+        };
+        let scalar = product(Cpu::with_isa(Isa::Scalar).unwrap());
+        for cpu in cpus() {
+            assert!(product(cpu) == scalar, "{}", cpu.isa());
+        }
+    }
+}
+
 /// Operands against unreadable pages at either end, at every alignment that K and N give them.
 #[test]
 fn no_kernel_touches_memory_beyond_its_operands() {
@@ -284,6 +306,7 @@ fn no_kernel_touches_memory_beyond_its_operands() {
                 (7, 64, 130),
                 (12, 32, 259),
                 (49, 33, 41),
+                (23, 17, 7),
             ] {
                 for flush in [Flush::Start, Flush::End] {
                     let a = Guarded::new(&vec![9; m * k], flush);

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Rows are cut at multiples of this, which every MR but the smallest tails divides.
-const ROW_STEP: usize = 12;
+pub(super) const ROW_STEP: usize = 12;
 
 /// Panels are cut at multiples of this, the most of a tile.
 const PANELS: usize = 4;
@@ -142,6 +142,11 @@ impl<'a> Core<'a> {
                 && packed.len() >= layout.bytes()
                 && epilogue.n() == layout.n
         );
+        #[cfg(target_arch = "x86_64")]
+        if let Some(crossed) = set.crossed.filter(|crossed| rows >= crossed.min_rows) {
+            // SAFETY: same contract.
+            return unsafe { super::crossed::block(self, crossed, (a, lda), rows, panels, to) };
+        }
         let a = a.wrapping_add(start);
         let in_place = set.in_place == Some(a_sign) && k.is_multiple_of(set.kr);
         let stage = set.stage.as_ref().filter(|_| !in_place);
@@ -406,7 +411,7 @@ unsafe fn widened(wide: &Wide, block: Block<'_>, scratch: &mut [i8]) {
 
 /// Bytes from one staged row of `bytes` bytes to the next: whole cache lines, and no multiple of so many that the rows
 /// of a tile meet in one set of L1.
-fn row_distance(bytes: usize) -> usize {
+pub(super) fn row_distance(bytes: usize) -> usize {
     let lines = bytes.div_ceil(ALIGN);
     (lines + usize::from(lines.is_multiple_of(8))) * ALIGN
 }

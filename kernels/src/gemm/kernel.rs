@@ -14,6 +14,7 @@
 use std::mem::MaybeUninit;
 
 pub(crate) use super::dot::{Dot, stage_bytes, stage_i16, stage_offset};
+pub(crate) use super::strided::Strided;
 use super::whole_rows::run_whole;
 
 use super::{amx::TileUnit, driver::Grain, pack::PanelLayout};
@@ -152,6 +153,9 @@ pub(crate) struct KernelSet {
     pub(crate) row_sums: unsafe fn(rows: &Rows, sums: *mut i32),
     /// Tiles for panels that are widened to i16 before several rows go over them.
     pub(crate) wide: Option<Wide>,
+    /// What computes blocks of many rows, where the ISA multiplies i16.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) crossed: Option<&'static super::crossed::CrossedSet>,
     /// What computes most blocks on tile registers, where the ISA has them.
     pub(crate) tiles_unit: Option<&'static TileUnit>,
 }
@@ -361,44 +365,26 @@ pub(crate) unsafe fn start<D: Dot, const MR: usize, const NV: usize>(
     col: usize,
 ) -> [[D::Acc; NV]; MR] {
     // SAFETY: biases are padded to whole panels; the rest is the caller's promise.
+    unsafe { start_from::<D, MR, NV>(epilogue.bias.as_ptr().add(col)) }
+}
+
+/// Accumulators of a tile, all of its rows at the values at `starts`.
+///
+/// # Safety
+/// `NV` times 16 values are readable; the target features of `D` are supported.
+#[inline(always)]
+pub(crate) unsafe fn start_from<D: Dot, const MR: usize, const NV: usize>(
+    starts: *const i32,
+) -> [[D::Acc; NV]; MR] {
+    // SAFETY: the caller's promise.
     unsafe {
-        let bias = epilogue.bias.as_ptr().add(col);
-        let mut acc = [[D::start(bias); NV]; MR];
+        let mut acc = [[D::start(starts); NV]; MR];
         #[allow(clippy::needless_range_loop, reason = "v is the second index of acc")]
         for v in 1..NV {
-            let start = D::start(bias.add(v * NR));
+            let start = D::start(starts.add(v * NR));
             for_each_row!(r < MR { acc[r][v] = start; });
         }
         acc
-    }
-}
-
-/// Rows of A, or panels of B: values at a pointer, so many from one to the next.
-#[derive(Clone, Copy)]
-pub(crate) struct Strided<T> {
-    pub(crate) first: *const T,
-    pub(crate) stride: usize,
-}
-
-impl<T> Strided<T> {
-    /// A pointer to value `offset` of row or panel `index`.
-    ///
-    /// # Safety
-    /// The value exists.
-    #[inline(always)]
-    pub(crate) unsafe fn at(self, index: usize, offset: usize) -> *const T {
-        // SAFETY: the caller's contract.
-        unsafe { self.first.add(index * self.stride + offset) }
-    }
-
-    /// The same from value `offset` on.
-    ///
-    /// # Safety
-    /// The value exists.
-    #[inline(always)]
-    pub(crate) unsafe fn skip(self, offset: usize) -> Self {
-        // SAFETY: the caller's contract.
-        unsafe { Self { first: self.first.add(offset), ..self } }
     }
 }
 
@@ -521,6 +507,8 @@ macro_rules! kernel_set {
                 sums
             },
             wide: None,
+            #[cfg(target_arch = "x86_64")]
+            crossed: None,
             tiles_unit: None,
         };
     };

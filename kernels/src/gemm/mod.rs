@@ -17,6 +17,8 @@ pub(crate) mod arm_dotprod;
 mod arm_i8mm;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 mod arm_neon;
+#[cfg(target_arch = "x86_64")]
+mod crossed;
 mod dot;
 mod driver;
 mod dynamic;
@@ -26,6 +28,7 @@ mod row_sums;
 mod scalar;
 mod scratch;
 mod split_k;
+mod strided;
 mod whole_rows;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86_avx2;

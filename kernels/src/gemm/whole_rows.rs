@@ -110,7 +110,7 @@ impl Ring {
 
 /// Fetches what is read of `ahead` in tile `tile` of so many into L2.
 #[inline(always)]
-fn fetch(ahead: &[i8], tile: usize, tiles: usize) {
+pub(super) fn fetch(ahead: &[i8], tile: usize, tiles: usize) {
     #[cfg(target_arch = "x86_64")]
     {
         let part = ahead.len().div_ceil(tiles).next_multiple_of(64);

@@ -65,7 +65,7 @@ impl Dot for AvxVnni {
         }
     }
 
-    super::x86_ymms::accumulators!();
+    super::x86_ymms::accumulators!(6);
 }
 
 kernel_set!(

@@ -2,10 +2,10 @@
 
 use std::arch::{asm, x86_64::__m256i};
 
-/// The methods of [`super::kernel::Dot`] that do not depend on how products are formed. Names are those that the tiers'
-/// files import.
+/// The methods of [`super::kernel::Dot`] that do not depend on how products are formed; tiles of `$fused` rows finish all
+/// 8-bit outputs in registers. Names are those that the tiers' files import.
 macro_rules! accumulators {
-    () => {
+    ($fused:pat) => {
         #[inline(always)]
         unsafe fn start(bias: *const i32) -> Self::Acc {
             // SAFETY: the caller grants 16 values and the features.
@@ -86,7 +86,7 @@ macro_rules! accumulators {
             unsafe {
                 // Others would grow more than they gain.
                 R::FUSED
-                    && MR == 6
+                    && matches!(MR, $fused)
                     && scaled!(quant, Ymms, |scale| {
                         requantize_tile(acc, quant, scale, (col, NV * NR), to, refill)
                     })
