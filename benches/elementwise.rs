@@ -131,12 +131,16 @@ fn streams(list: &mut List<'_>, cpu: Cpu, bytes: usize) {
     });
     for sign in [Sign::U8, Sign::S8] {
         let bounds = (sign.min(), sign.max());
-        list.add(&format!("qadd-{sign:?}"), 3 * n, || {
-            let k = qadd_constants(0.1, 3, 0.12, 7, 0.2, 5);
-            let add = QAdd::new(cpu, sign, k, bounds).unwrap();
-            let (shapes, a, b, mut y) = (Broadcast::elementwise(n), codes(n), codes(n), zeros(n));
-            move || add.run(&Serial, &shapes, &a, &b, &mut y).unwrap()
-        });
+        // Of the second scales many sums are halfway between codes.
+        for (ties, [sa, sb, sy]) in [("", [0.0213, 0.0187, 0.0305]), ("-ties", [0.1, 0.12, 0.2])] {
+            list.add(&format!("qadd-{sign:?}{ties}"), 3 * n, || {
+                let k = qadd_constants(sa, 3, sb, 7, sy, 5);
+                let add = QAdd::new(cpu, sign, k, bounds).unwrap();
+                let (shapes, a, b) = (Broadcast::elementwise(n), codes(n), codes(n));
+                let mut y = zeros(n);
+                move || add.run(&Serial, &shapes, &a, &b, &mut y).unwrap()
+            });
+        }
         list.add(&format!("qmul-{sign:?}"), 3 * n, || {
             let mul = QMul::new(cpu, sign, 0.01, (3, 7, 5), bounds).unwrap();
             let (shapes, a, b, mut y) = (Broadcast::elementwise(n), codes(n), codes(n), zeros(n));
