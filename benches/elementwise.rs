@@ -284,31 +284,33 @@ fn layers(list: &mut List<'_>, cpu: Cpu) {
         let (x, mut y) = (codes(56 * 56 * 64), zeros(pad.out_bytes()));
         move || pad.run(&Serial, &x, &[3], &mut y).unwrap()
     });
-    let shape = ResizeShape {
-        batch: 1,
-        height: 40,
-        width: 40,
-        channels: 128,
-        out: [80, 80],
-        scales: [2.0, 2.0],
-    };
-    let bytes = shape.in_len() + shape.out_len();
-    list.add("nearest-2x-40x128", bytes, || {
-        let rounding = NearestRounding::Floor;
-        let resize = Nearest::new(shape, Coordinates::Asymmetric, rounding, 1).unwrap();
-        let (x, mut y) = (codes(shape.in_len()), zeros(shape.out_len()));
-        move || resize.run(&Serial, &x, &mut y).unwrap()
-    });
-    list.add("bilinear-2x-40x128", bytes, || {
-        let resize = Bilinear8::new(cpu, shape, Coordinates::HalfPixel, Sign::U8).unwrap();
-        let (x, mut y) = (codes(shape.in_len()), zeros(shape.out_len()));
-        move || resize.run(&Serial, &x, &mut y).unwrap()
-    });
-    list.add("bilinear-f32-2x-40x128", 4 * bytes, || {
-        let resize = BilinearF32::new(cpu, shape, Coordinates::HalfPixel).unwrap();
-        let (x, mut y) = (values(shape.in_len()), zeros(shape.out_len()));
-        move || resize.run(&Serial, &x, &mut y).unwrap()
-    });
+    for (name, [size, out, channels]) in [
+        ("2x-40x128", [40, 80, 128]),
+        ("2x-40x96", [40, 80, 96]),
+        ("2x-20x96", [20, 40, 96]),
+        ("8x-65x21", [65, 513, 21]),
+    ] {
+        let scales = [out as f32 / size as f32; 2];
+        let shape =
+            ResizeShape { batch: 1, height: size, width: size, channels, out: [out; 2], scales };
+        let bytes = shape.in_len() + shape.out_len();
+        list.add(&format!("nearest-{name}"), bytes, || {
+            let rounding = NearestRounding::Floor;
+            let resize = Nearest::new(shape, Coordinates::Asymmetric, rounding, 1).unwrap();
+            let (x, mut y) = (codes(shape.in_len()), zeros(shape.out_len()));
+            move || resize.run(&Serial, &x, &mut y).unwrap()
+        });
+        list.add(&format!("bilinear-{name}"), bytes, || {
+            let resize = Bilinear8::new(cpu, shape, Coordinates::HalfPixel, Sign::U8).unwrap();
+            let (x, mut y) = (codes(shape.in_len()), zeros(shape.out_len()));
+            move || resize.run(&Serial, &x, &mut y).unwrap()
+        });
+        list.add(&format!("bilinear-f32-{name}"), 4 * bytes, || {
+            let resize = BilinearF32::new(cpu, shape, Coordinates::HalfPixel).unwrap();
+            let (x, mut y) = (values(shape.in_len()), zeros(shape.out_len()));
+            move || resize.run(&Serial, &x, &mut y).unwrap()
+        });
+    }
     list.add("layer-norm-128x384", 8 * 128 * 384, || {
         let norm = LayerNorm::new(cpu, 1e-5, vec![1.5; 384], vec![0.5; 384]).unwrap();
         let (x, mut y) = (values(128 * 384), zeros(128 * 384));
