@@ -135,12 +135,16 @@ fn streams(list: &mut List<'_>, cpu: Cpu, bytes: usize) {
     });
     for sign in [Sign::U8, Sign::S8] {
         let bounds = (sign.min(), sign.max());
-        list.add(&format!("qadd-{sign:?}"), 3 * n, || {
-            let k = qadd_constants(0.1, 3, 0.12, 7, 0.2, 5);
-            let add = QAdd::new(cpu, sign, k, bounds).unwrap();
-            let (shapes, a, b, mut y) = (Broadcast::elementwise(n), codes(n), codes(n), zeros(n));
-            move || add.run(&Serial, &shapes, &a, &b, &mut y).unwrap()
-        });
+        // Of the second scales many sums are halfway between codes.
+        for (ties, [sa, sb, sy]) in [("", [0.0213, 0.0187, 0.0305]), ("-ties", [0.1, 0.12, 0.2])] {
+            list.add(&format!("qadd-{sign:?}{ties}"), 3 * n, || {
+                let k = qadd_constants(sa, 3, sb, 7, sy, 5);
+                let add = QAdd::new(cpu, sign, k, bounds).unwrap();
+                let (shapes, a, b) = (Broadcast::elementwise(n), codes(n), codes(n));
+                let mut y = zeros(n);
+                move || add.run(&Serial, &shapes, &a, &b, &mut y).unwrap()
+            });
+        }
         list.add(&format!("qmul-{sign:?}"), 3 * n, || {
             let mul = QMul::new(cpu, sign, 0.01, (3, 7, 5), bounds).unwrap();
             let (shapes, a, b, mut y) = (Broadcast::elementwise(n), codes(n), codes(n), zeros(n));
@@ -368,31 +372,33 @@ fn layers(list: &mut List<'_>, cpu: Cpu) {
         let (x, mut y) = (codes(56 * 56 * 64), zeros(pad.out_bytes()));
         move || pad.run(&Serial, &x, &[3], &mut y).unwrap()
     });
-    let shape = ResizeShape {
-        batch: 1,
-        height: 40,
-        width: 40,
-        channels: 128,
-        out: [80, 80],
-        scales: [2.0, 2.0],
-    };
-    let bytes = shape.in_len() + shape.out_len();
-    list.add("nearest-2x-40x128", bytes, || {
-        let rounding = NearestRounding::Floor;
-        let resize = Nearest::new(shape, Coordinates::Asymmetric, rounding, 1).unwrap();
-        let (x, mut y) = (codes(shape.in_len()), zeros(shape.out_len()));
-        move || resize.run(&Serial, &x, &mut y).unwrap()
-    });
-    list.add("bilinear-2x-40x128", bytes, || {
-        let resize = Bilinear8::new(cpu, shape, Coordinates::HalfPixel, Sign::U8).unwrap();
-        let (x, mut y) = (codes(shape.in_len()), zeros(shape.out_len()));
-        move || resize.run(&Serial, &x, &mut y).unwrap()
-    });
-    list.add("bilinear-f32-2x-40x128", 4 * bytes, || {
-        let resize = BilinearF32::new(cpu, shape, Coordinates::HalfPixel).unwrap();
-        let (x, mut y) = (values(shape.in_len()), zeros(shape.out_len()));
-        move || resize.run(&Serial, &x, &mut y).unwrap()
-    });
+    for (name, [size, out, channels]) in [
+        ("2x-40x128", [40, 80, 128]),
+        ("2x-40x96", [40, 80, 96]),
+        ("2x-20x96", [20, 40, 96]),
+        ("8x-65x21", [65, 513, 21]),
+    ] {
+        let scales = [out as f32 / size as f32; 2];
+        let shape =
+            ResizeShape { batch: 1, height: size, width: size, channels, out: [out; 2], scales };
+        let bytes = shape.in_len() + shape.out_len();
+        list.add(&format!("nearest-{name}"), bytes, || {
+            let rounding = NearestRounding::Floor;
+            let resize = Nearest::new(shape, Coordinates::Asymmetric, rounding, 1).unwrap();
+            let (x, mut y) = (codes(shape.in_len()), zeros(shape.out_len()));
+            move || resize.run(&Serial, &x, &mut y).unwrap()
+        });
+        list.add(&format!("bilinear-{name}"), bytes, || {
+            let resize = Bilinear8::new(cpu, shape, Coordinates::HalfPixel, Sign::U8).unwrap();
+            let (x, mut y) = (codes(shape.in_len()), zeros(shape.out_len()));
+            move || resize.run(&Serial, &x, &mut y).unwrap()
+        });
+        list.add(&format!("bilinear-f32-{name}"), 4 * bytes, || {
+            let resize = BilinearF32::new(cpu, shape, Coordinates::HalfPixel).unwrap();
+            let (x, mut y) = (values(shape.in_len()), zeros(shape.out_len()));
+            move || resize.run(&Serial, &x, &mut y).unwrap()
+        });
+    }
     list.add("layer-norm-128x384", 8 * 128 * 384, || {
         let norm = LayerNorm::new(cpu, 1e-5, vec![1.5; 384], vec![0.5; 384]).unwrap();
         let (x, mut y) = (values(128 * 384), zeros(128 * 384));

@@ -5,6 +5,7 @@
 //! 256×256 operand pairs of 250 random parameter sets: no difference. (On Arm ONNX Runtime adds in fixed point,
 //! with other results; here every ISA takes the x86 form.)
 
+use super::affine::Affine;
 use super::op::{self, Op};
 use crate::broadcast::Broadcast;
 use crate::cpu::Cpu;
@@ -62,6 +63,8 @@ pub struct QAdd {
     k: QAddConstants,
     order: AddOrder,
     bounds: (i32, i32),
+    /// Integers that give the same codes.
+    affine: Option<Affine>,
 }
 
 impl QAdd {
@@ -85,19 +88,39 @@ impl QAdd {
             ));
         }
         check_bounds(bounds.0, bounds.1, (sign.min(), sign.max()))?;
-        Ok(Self { cpu, sign, domain: sign, k, order: AddOrder::InnerB, bounds })
+        let order = AddOrder::InnerB;
+        Ok(Self { cpu, sign, domain: sign, k, order, bounds, affine: None }.in_integers())
     }
 
     /// Operands and result are stored with the other signedness than `k` was made for.
     #[must_use]
     pub fn flipped(self) -> Self {
-        Self { domain: self.sign.other(), ..self }
+        Self { domain: self.sign.other(), ..self }.in_integers()
     }
 
     /// Takes the other order of additions.
     #[must_use]
     pub fn order(self, order: AddOrder) -> Self {
-        Self { order, ..self }
+        Self { order, ..self }.in_integers()
+    }
+
+    /// Looks for integers that give the same codes.
+    fn in_integers(self) -> Self {
+        let Self { cpu, sign, domain, k, bounds, .. } = self;
+        if cpu.avx2().is_none() {
+            return self;
+        }
+        let signs = (sign, domain);
+        let codes = match self.order {
+            AddOrder::InnerB => op::all_pairs(cpu, k, signs, bounds),
+            AddOrder::InnerA => op::all_pairs(cpu, InnerA(k), signs, bounds),
+        };
+        let QAddConstants { ra, rb, c } = k;
+        let (ra, rb, least) = (f64::from(ra), f64::from(rb), f64::from(domain.min()));
+        let r = [ra, rb, f64::from(c) + least * (ra + rb - 1.0)];
+        let counted = |bound: i32| (bound - sign.min()) as u8;
+        let bounds = (counted(bounds.0), counted(bounds.1));
+        Self { affine: Affine::find(cpu, r, bounds, &codes), ..self }
     }
 
     /// `y = a + b` (or `a − b`, as the constants say) in real values, shapes paired by `shapes`.
@@ -113,10 +136,10 @@ impl QAdd {
         y: &mut [u8],
     ) -> Result<(), KernelError> {
         let Self { cpu, sign, domain, k, bounds, .. } = *self;
-        let sign = (sign, domain);
+        let (sign, affine) = ((sign, domain), self.affine.as_ref());
         match self.order {
-            AddOrder::InnerB => op::run(cpu, k, sign, bounds, par, shapes, a, b, y),
-            AddOrder::InnerA => op::run(cpu, InnerA(k), sign, bounds, par, shapes, a, b, y),
+            AddOrder::InnerB => op::run(cpu, k, affine, sign, bounds, par, shapes, a, b, y),
+            AddOrder::InnerA => op::run(cpu, InnerA(k), affine, sign, bounds, par, shapes, a, b, y),
         }
     }
 }

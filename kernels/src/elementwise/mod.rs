@@ -2,6 +2,9 @@
 //! subtraction in the same form, and minimum and maximum.
 
 mod add;
+mod affine;
+#[cfg(target_arch = "x86_64")]
+mod affine_x86;
 mod extremum;
 mod mul;
 mod op;

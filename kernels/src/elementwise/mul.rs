@@ -75,7 +75,7 @@ impl QMul {
         y: &mut [u8],
     ) -> Result<(), KernelError> {
         let signs = (self.sign, self.domain);
-        op::run(self.cpu, self.product, signs, self.bounds, par, shapes, a, b, y)
+        op::run(self.cpu, self.product, None, signs, self.bounds, par, shapes, a, b, y)
     }
 }
 

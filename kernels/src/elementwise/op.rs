@@ -1,5 +1,6 @@
 //! The loop around the arithmetic of two 8-bit operands, written once.
 
+use super::affine::Affine;
 use crate::broadcast::{Broadcast, Row};
 use crate::cpu::Cpu;
 use crate::error::KernelError;
@@ -24,11 +25,12 @@ pub(super) trait Op: Copy + Sync {
 }
 
 /// `y = clamp(rne(op(a, b)), min, max)` for codes of type `sign`, shapes paired by `shapes`. `op` is defined on
-/// codes of type `domain`; the bounds are as stored.
+/// codes of type `domain`; the bounds are as stored. `affine`, if there is one, gives the same codes faster.
 #[allow(clippy::too_many_arguments, reason = "an operation with its operands")]
 pub(super) fn run<O: Op>(
     cpu: Cpu,
     op: O,
+    affine: Option<&Affine>,
     (sign, domain): (Sign, Sign),
     (min, max): (i32, i32),
     par: &dyn Parallel,
@@ -37,16 +39,48 @@ pub(super) fn run<O: Op>(
     b: &[u8],
     y: &mut [u8],
 ) -> Result<(), KernelError> {
-    let shift = sign.shift_to(domain);
-    let codes = Codes { zero_point: 0, min: min + shift, max: max + shift };
     shapes.run(par, a, b, y, |start, y| {
-        shapes.rows(start, a, b, y, |row, y| match (domain, shift != 0) {
-            (Sign::U8, false) => run_row::<O, false, false>(cpu, row, y, op, codes),
-            (Sign::U8, true) => run_row::<O, false, true>(cpu, row, y, op, codes),
-            (Sign::S8, false) => run_row::<O, true, false>(cpu, row, y, op, codes),
-            (Sign::S8, true) => run_row::<O, true, true>(cpu, row, y, op, codes),
+        shapes.rows(start, a, b, y, |row, y| {
+            if !affine.is_some_and(|affine| affine.run(cpu, sign, row, y)) {
+                signed_row(cpu, op, (sign, domain), (min, max), row, y);
+            }
         });
     })
+}
+
+/// The codes of all pairs, counted from the least of `sign`: that of `a` and `b` is at `256·a + b`.
+pub(super) fn all_pairs<O: Op>(
+    cpu: Cpu,
+    op: O,
+    (sign, domain): (Sign, Sign),
+    bounds: (i32, i32),
+) -> Vec<u8> {
+    let stored = |code: u8| if sign == Sign::S8 { code ^ 0x80 } else { code };
+    let b: [u8; 256] = std::array::from_fn(|b| stored(b as u8));
+    let mut codes = vec![0; 256 * 256];
+    for (a, y) in (0..).zip(codes.chunks_exact_mut(256)) {
+        signed_row(cpu, op, (sign, domain), bounds, Row::ScalarA(stored(a), &b), y);
+        y.iter_mut().for_each(|y| *y = stored(*y));
+    }
+    codes
+}
+
+fn signed_row<O: Op>(
+    cpu: Cpu,
+    op: O,
+    (sign, domain): (Sign, Sign),
+    (min, max): (i32, i32),
+    row: Row<'_, u8, u8>,
+    y: &mut [u8],
+) {
+    let shift = sign.shift_to(domain);
+    let codes = Codes { zero_point: 0, min: min + shift, max: max + shift };
+    match (domain, shift != 0) {
+        (Sign::U8, false) => run_row::<O, false, false>(cpu, row, y, op, codes),
+        (Sign::U8, true) => run_row::<O, false, true>(cpu, row, y, op, codes),
+        (Sign::S8, false) => run_row::<O, true, false>(cpu, row, y, op, codes),
+        (Sign::S8, true) => run_row::<O, true, true>(cpu, row, y, op, codes),
+    }
 }
 
 fn run_row<O: Op, const S: bool, const F: bool>(

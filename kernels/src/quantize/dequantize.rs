@@ -38,7 +38,8 @@ pub struct Dequantize {
     cpu: Cpu,
     scales: AlignedF32,
     zero_points: Vec<i32>,
-    /// The zero points in f32, if every difference of an 8-bit code and one is exact there.
+    /// The zero points in f32, a single one if they are equal, provided that every difference of an 8-bit code and one
+    /// is exact there.
     exact: Option<AlignedF32>,
     inner: usize,
 }
@@ -75,7 +76,9 @@ impl Dequantize {
         }
         checked_product("the quantized axis", &[scales.len(), inner])?;
         let small = zero_points.iter().all(|z| z.unsigned_abs() < 1 << 20);
-        let values = || zero_points.iter().map(|&z| z as f32).collect::<Vec<f32>>();
+        let equal = zero_points.iter().all(|z| *z == zero_points[0]);
+        let different = if equal { &zero_points[..1] } else { &zero_points[..] };
+        let values = || different.iter().map(|&z| z as f32).collect::<Vec<f32>>();
         let exact = small.then(|| AlignedF32::from(&values()[..]));
         Ok(Self { cpu, scales: scales[..].into(), zero_points, exact, inner })
     }
@@ -189,11 +192,22 @@ fn dequantize8_rows_quads<Q: Quad, const S: bool>(
     _zero_points: &[i32],
     exact: &[f32],
 ) {
-    let exact = &exact[..scales.len()];
-    for (q, y) in q.chunks_exact(scales.len()).zip(y.chunks_exact_mut(scales.len())) {
-        for at in blocks(scales.len(), Q::N) {
-            let v = Q::codes::<S>(&q[at..]).sub(Q::load(&exact[at..]));
-            v.mul(Q::load(&scales[at..])).store(&mut y[at..]);
+    let rows = q.chunks_exact(scales.len()).zip(y.chunks_exact_mut(scales.len()));
+    if let [zero_point] = *exact {
+        let zero_point = Q::splat(zero_point);
+        for (q, y) in rows {
+            for at in blocks(scales.len(), Q::N) {
+                let v = Q::codes::<S>(&q[at..]).sub(zero_point);
+                v.mul(Q::load(&scales[at..])).store(&mut y[at..]);
+            }
+        }
+    } else {
+        let exact = &exact[..scales.len()];
+        for (q, y) in rows {
+            for at in blocks(scales.len(), Q::N) {
+                let v = Q::codes::<S>(&q[at..]).sub(Q::load(&exact[at..]));
+                v.mul(Q::load(&scales[at..])).store(&mut y[at..]);
+            }
         }
     }
 }

@@ -218,12 +218,12 @@ fn quantize8_quads<Q: Quad, const S: bool>(x: &[f32], y: &mut [u8], q: &Quantize
     // NaN becomes the smallest code, and so may large negative values on their way.
     match q.division {
         Division::Multiplied(reciprocal) if Q::FUSES => {
-            let [high, low] = reciprocal.map(Q::splat);
-            for at in blocks(y.len(), Q::N) {
-                let x = Q::load(&x[at..]).min(beyond);
-                x.mul_add(high, x.mul(low)).store_codes::<S>(codes, &mut y[at..]);
+            // Bounds known to the compiler leave no branch in the loop.
+            if codes.whole_type::<S>() {
+                multiply_quads::<Q, S>(x, y, reciprocal, beyond, codes.of_whole_type::<S>());
+            } else {
+                multiply_quads::<Q, S>(x, y, reciprocal, beyond, codes);
             }
-            return;
         }
         Division::Corrected(reciprocal) if Q::FUSES => {
             let ([high, low], minus_scale) = (reciprocal.map(Q::splat), Q::splat(-q.scale));
@@ -232,14 +232,39 @@ fn quantize8_quads<Q: Quad, const S: bool>(x: &[f32], y: &mut [u8], q: &Quantize
                 let v = corrected(x, x.mul_add(high, x.mul(low)), minus_scale, high);
                 v.store_codes::<S>(codes, &mut y[at..]);
             }
-            return;
         }
-        _ => {}
+        _ => {
+            let (scale, hi) = (Q::splat(q.scale), Q::splat(codes.offsets().1));
+            for at in blocks(y.len(), Q::N) {
+                let v = Q::load(&x[at..]).div(scale).min(hi);
+                v.store_codes::<S>(codes, &mut y[at..]);
+            }
+        }
     }
-    let (scale, hi) = (Q::splat(q.scale), Q::splat(codes.offsets().1));
-    for at in blocks(y.len(), Q::N) {
-        let v = Q::load(&x[at..]).div(scale).min(hi);
-        v.store_codes::<S>(codes, &mut y[at..]);
+}
+
+/// Two blocks at a time: one alone leaves the units that it needs first idle at its end.
+#[inline(always)]
+fn multiply_quads<Q: Quad, const S: bool>(
+    x: &[f32],
+    y: &mut [u8],
+    reciprocal: [f32; 2],
+    beyond: Q,
+    codes: Codes,
+) {
+    let [high, low] = reciprocal.map(Q::splat);
+    let pairs = y.len() / (2 * Q::N) * (2 * Q::N);
+    for at in (0..pairs).step_by(2 * Q::N) {
+        let next = at + Q::N;
+        let (x0, x1) = (Q::load(&x[at..]).min(beyond), Q::load(&x[next..]).min(beyond));
+        let (v0, v1) = (x0.mul(low), x1.mul(low));
+        let (v0, v1) = (x0.mul_add(high, v0), x1.mul_add(high, v1));
+        v0.store_codes::<S>(codes, &mut y[at..]);
+        v1.store_codes::<S>(codes, &mut y[next..]);
+    }
+    for at in blocks(y.len(), Q::N).from(pairs) {
+        let x = Q::load(&x[at..]).min(beyond);
+        x.mul_add(high, x.mul(low)).store_codes::<S>(codes, &mut y[at..]);
     }
 }
 

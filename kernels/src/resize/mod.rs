@@ -97,13 +97,13 @@ impl ResizeShape {
     }
 
     /// Checks the slices and calls `task(row, out_rows)` for consecutive output rows (of all images, counted
-    /// through) of `row` elements from number `row` on, spread over `par`.
+    /// through) from number `row` on, `least` or more, spread over `par`. A channel has `unit` elements.
     fn run<T, Y: Send>(
         &self,
         par: &dyn Parallel,
         x: &[T],
         y: &mut [Y],
-        unit: usize,
+        (unit, least): (usize, usize),
         task: impl Fn(usize, &mut [Y]) + Sync,
     ) -> Result<(), KernelError> {
         check_len("x", x.len(), self.in_len() * unit)?;
@@ -112,7 +112,7 @@ impl ResizeShape {
             return Ok(());
         }
         let row = self.out[1] * self.channels * unit;
-        let rows = split::rows_per_task(row * size_of::<Y>());
+        let rows = split::rows_per_task(row * size_of::<Y>()).max(least);
         split::chunks(par, y, rows * row, |i, y| task(i * rows, y));
         Ok(())
     }

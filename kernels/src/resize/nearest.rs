@@ -70,22 +70,22 @@ impl Nearest {
     /// If a slice is not of the length that the shape says.
     pub fn run(&self, par: &dyn Parallel, x: &[u8], y: &mut [u8]) -> Result<(), KernelError> {
         let pixel = self.shape.channels * self.element;
-        self.shape.run(par, x, y, self.element, |first, y| match pixel {
+        self.shape.run(par, x, y, (self.element, 1), |first, y| match pixel {
             1 => self.copy::<1>(first, x, y),
             2 => self.copy::<2>(first, x, y),
             3 => self.copy::<3>(first, x, y),
             4 => self.copy::<4>(first, x, y),
-            8 => self.copy::<8>(first, x, y),
-            16 => self.copy::<16>(first, x, y),
-            32 => self.copy::<32>(first, x, y),
-            64 => self.copy::<64>(first, x, y),
-            _ => self.copy::<0>(first, x, y),
+            5..=8 => self.copy::<8>(first, x, y),
+            9..=16 => self.copy::<16>(first, x, y),
+            17..=32 => self.copy::<32>(first, x, y),
+            _ => self.copy::<64>(first, x, y),
         })
     }
 
-    /// Copies whole output rows; `P` is the size of a pixel, or 0 if that is not known to the compiler.
+    /// Copies whole output rows, a pixel of up to `P` bytes as `P`: that many are a few instructions, but a number that
+    /// the compiler does not know is a call.
     fn copy<const P: usize>(&self, first: usize, x: &[u8], y: &mut [u8]) {
-        let pixel = if P > 0 { P } else { self.shape.channels * self.element };
+        let pixel = self.shape.channels * self.element;
         let (in_row, out_row) = (self.shape.width * pixel, self.shape.out[1] * pixel);
         let mut last = None;
         for r in 0..y.len() / out_row {
@@ -97,10 +97,22 @@ impl Nearest {
                 continue;
             }
             last = Some(source);
-            let x = &x[source * in_row..][..in_row];
+            let x = &x[source * in_row..];
             let y = &mut y[r * out_row..][..out_row];
-            for (y, &at) in y.chunks_exact_mut(pixel).zip(&self.columns) {
-                y.copy_from_slice(&x[at..][..pixel]);
+            // What follows a pixel in `y` is written later, so that a smaller one is copied as `P` bytes where there are so
+            // many.
+            let room = if pixel > P {
+                0
+            } else {
+                let room = self.columns.partition_point(|at| at + P <= x.len());
+                room.min((out_row + pixel).saturating_sub(P) / pixel)
+            };
+            let mut columns = (0..).step_by(pixel).zip(&self.columns);
+            for (to, &at) in columns.by_ref().take(room) {
+                y[to..][..P].copy_from_slice(&x[at..][..P]);
+            }
+            for (to, &at) in columns {
+                y[to..][..pixel].copy_from_slice(&x[at..][..pixel]);
             }
         }
     }

@@ -17,7 +17,7 @@ fn coordinates() -> impl Strategy<Value = Coordinates> {
 }
 
 fn shape() -> impl Strategy<Value = ResizeShape> {
-    let channels = prop::sample::select(vec![1usize, 3, 15, 16, 24, 33, 64, 70, 130]);
+    let channels = prop::sample::select(vec![1usize, 3, 15, 16, 24, 33, 64, 70, 130, 1100]);
     (1usize..3, 1usize..7, 1usize..7, channels, [1usize..12, 1usize..12]).prop_map(
         |(batch, height, width, channels, out)| ResizeShape {
             batch,

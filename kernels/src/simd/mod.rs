@@ -104,9 +104,16 @@ impl Codes {
 
     /// Whether the bounds are those of the type, which a saturating conversion keeps by itself.
     #[inline(always)]
-    fn whole_type<const S: bool>(self) -> bool {
+    pub(crate) fn whole_type<const S: bool>(self) -> bool {
+        let Self { min, max, .. } = self.of_whole_type::<S>();
+        (self.min, self.max) == (min, max)
+    }
+
+    /// The bounds of the type instead.
+    #[inline(always)]
+    pub(crate) fn of_whole_type<const S: bool>(self) -> Self {
         let sign = if S { Sign::S8 } else { Sign::U8 };
-        (self.min, self.max) == (sign.min(), sign.max())
+        Self { min: sign.min(), max: sign.max(), ..self }
     }
 
     /// The bounds less the zero point.
@@ -221,6 +228,14 @@ pub(crate) struct Blocks {
     next: usize,
     len: usize,
     n: usize,
+}
+
+impl Blocks {
+    /// Those from `at` on, a multiple of `n`.
+    #[inline(always)]
+    pub(crate) fn from(self, at: usize) -> Self {
+        Self { next: at, ..self }
+    }
 }
 
 impl Iterator for Blocks {
