@@ -58,7 +58,7 @@ pub(super) fn all_pairs<O: Op>(
     let stored = |code: u8| if sign == Sign::S8 { code ^ 0x80 } else { code };
     let b: [u8; 256] = std::array::from_fn(|b| stored(b as u8));
     let mut codes = vec![0; 256 * 256];
-    for (a, y) in (0..).zip(codes.chunks_exact_mut(256)) {
+    for (a, y) in (0..=u8::MAX).zip(codes.chunks_exact_mut(256)) {
         signed_row(cpu, op, (sign, domain), bounds, Row::ScalarA(stored(a), &b), y);
         y.iter_mut().for_each(|y| *y = stored(*y));
     }
