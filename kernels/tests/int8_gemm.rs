@@ -156,7 +156,7 @@ proptest! {
 
     /// So few rows and columns that threads share K.
     #[test]
-    fn threads_share_the_depth_of_a_product(problem in problems(4usize..9, 33usize..49, 4096usize..4400)) {
+    fn threads_share_the_depth_of_a_product(problem in problems(4usize..40, 33usize..49, 4096usize..4400)) {
         for cpu in cpus() {
             for par in pools().into_iter().skip(1) {
                 problem.check(cpu, &*par);

@@ -117,6 +117,9 @@ fn offsets_body(codes: &[u8], m: [i64; 2], shift: u32, (min, max): (u8, u8)) -> 
             least = least.max(if code > min { first } else { i64::MIN });
             most = most.min(if code < max { last } else { i64::MAX });
         }
+        if least > most {
+            break;
+        }
     }
     (least, most)
 }

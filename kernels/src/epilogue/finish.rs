@@ -41,8 +41,8 @@ impl TileOut {
 /// What becomes of the registers of rows that were written: by default nothing.
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only x86 tiles overlap"))]
 pub(crate) trait Refill<Acc> {
-    /// Whether all epilogues should be in registers: it pays where rows are refilled while others are finished, or were
-    /// loaded only to be.
+    /// Whether all epilogues should be in registers: it pays where rows are refilled while others are finished, where they
+    /// were loaded only to be, and where little code has products around it.
     const FUSED: bool = true;
 
     /// Refills `count` rows from `first` on.
@@ -66,7 +66,7 @@ impl<Acc> Refill<Acc> for Keep {
     const FUSED: bool = false;
 }
 
-/// Leaves them as they are: sums that lay in memory.
+/// Leaves them as they are: sums that lay in memory, or of a loop that other epilogues do not slow.
 pub(crate) struct Loaded;
 
 impl<Acc> Refill<Acc> for Loaded {}

@@ -53,9 +53,13 @@ impl Plan {
         Ok(Self { cpu, shape, rows, columns })
     }
 
-    /// Output rows of a task: so many that few of the input rows between them serve two tasks.
-    fn rows_per_task(&self) -> usize {
-        4 * self.shape.out[0].div_ceil(self.shape.height.max(1))
+    /// Output rows of a task: so many that few of the input rows between them serve two tasks, unless these are large.
+    fn rows_per_task<Y>(&self) -> usize {
+        const MOST_BYTES: usize = 512 * 1024;
+        let ResizeShape { height, channels, out, .. } = self.shape;
+        let row = out[1].saturating_mul(channels).saturating_mul(size_of::<Y>());
+        let shared = out[0].div_ceil(height.max(1)).saturating_mul(4);
+        shared.min(MOST_BYTES / row.max(1)).max(1)
     }
 
     /// Computes the output rows from `first` on. `along(x, columns, channels, v)` computes the values at `columns` of
@@ -131,7 +135,7 @@ impl Bilinear8 {
     /// If a slice is not of the length that the shape says.
     pub fn run(&self, par: &dyn Parallel, x: &[u8], y: &mut [u8]) -> Result<(), KernelError> {
         let plan = &self.plan;
-        plan.shape.run(par, x, y, (1, plan.rows_per_task()), |first, y| match self.sign {
+        plan.shape.run(par, x, y, (1, plan.rows_per_task::<u8>()), |first, y| match self.sign {
             Sign::U8 => run8::<false>(plan, first, x, y),
             Sign::S8 => run8::<true>(plan, first, x, y),
         })
@@ -165,7 +169,7 @@ impl BilinearF32 {
         let plan = &self.plan;
         let along = |x: &_, between: &_, n, v: &mut _| along_f32(plan.cpu, x, between, n, v);
         let across = |v: [&[f32]; 2], weight, y: &mut _| across_f32(plan.cpu, v, weight, y);
-        plan.shape.run(par, x, y, (1, plan.rows_per_task()), |first, y| {
+        plan.shape.run(par, x, y, (1, plan.rows_per_task::<f32>()), |first, y| {
             plan.run(first, x, y, along, across);
         })
     }
