@@ -2,10 +2,7 @@
 
 use std::ops::Range;
 
-use crate::{
-    epilogue::NR,
-    par::{MAX_THREADS, TASK_MACS},
-};
+use crate::{epilogue::NR, par::tasks_for};
 
 /// Rows are cut at multiples of this, which the large tiles divide.
 const ROW_STEP: usize = 24;
@@ -33,8 +30,7 @@ impl Grid {
         let row_bytes = k.saturating_mul(a_bytes).max(1);
         let in_cache = (A_BLOCK_BYTES / row_bytes / ROW_STEP * ROW_STEP).max(ROW_STEP);
         let macs = m.saturating_mul(n).saturating_mul(k.max(1));
-        let most = 4 * threads.clamp(1, MAX_THREADS);
-        let wanted = if threads <= 1 { 1 } else { (macs / TASK_MACS).clamp(1, most) };
+        let wanted = tasks_for(threads, macs);
         let rows = m.div_ceil(wanted).next_multiple_of(ROW_STEP).min(in_cache).min(m).max(1);
         let across = (wanted / m.div_ceil(rows).max(1)).max(1);
         let panels = all_panels.div_ceil(across).next_multiple_of(PANEL_STEP).min(all_panels);

@@ -90,6 +90,14 @@ pub(crate) const TASK_MACS: usize = 1 << 18;
 /// The most threads that work is cut for: more than any machine has, so that some tasks for each are a number.
 pub(crate) const MAX_THREADS: usize = 1 << 16;
 
+/// How many tasks of about [`TASK_MACS`] multiply-adds `threads` threads share: some for each, one for one thread.
+pub(crate) fn tasks_for(threads: usize, macs: usize) -> usize {
+    match threads {
+        0 | 1 => 1,
+        _ => (macs / TASK_MACS).clamp(1, 4 * threads.min(MAX_THREADS)),
+    }
+}
+
 /// `par`, or [`Serial`] where so few multiply-adds are not worth waking another thread.
 pub(crate) fn for_macs(par: &dyn Parallel, macs: usize) -> &dyn Parallel {
     if macs < 2 * TASK_MACS { &Serial } else { par }

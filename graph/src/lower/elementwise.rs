@@ -147,8 +147,8 @@ fn binary(
             let domain = if flipped { sign.other() } else { sign };
             let [za, zb, zy] = [za, zb, zy].map(|z| z + sign.shift_to(domain));
             let k = qadd_constants(sa, za, sb, zb, sy, zy);
-            let add = QAdd::new(b.target.cpu, sign, k, limits)?;
-            let add = if flipped { add.flipped() } else { add };
+            let add = if flipped { QAdd::flipped } else { QAdd::new };
+            let add = add(b.target.cpu, sign, k, limits)?;
             Kernel::QAdd(Box::new((add, shapes)))
         }
         BinaryKind::Mul => {

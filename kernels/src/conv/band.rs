@@ -12,11 +12,7 @@ use super::{
     kernel::{BandSet, Patch, PixelSteps},
     remainders::Remainders,
 };
-use crate::{
-    KernelError,
-    epilogue::Sign,
-    par::{MAX_THREADS, TASK_MACS},
-};
+use crate::{KernelError, epilogue::Sign, par::tasks_for};
 
 /// Bytes of a band that should stay in L2 while all panels of weights pass over it.
 const BAND_BYTES: usize = 160 * 1024;
@@ -216,11 +212,7 @@ impl Band {
             (BAND_BYTES / one).saturating_sub(self.input_rows(1)) / self.window.strides[0] + 1;
         let least = BAND_PIXELS.div_ceil(out_w.max(1));
         let pixels = batch.saturating_mul(out_h).saturating_mul(out_w);
-        let wanted = if threads == 1 {
-            1
-        } else {
-            (pixels.saturating_mul(macs) / TASK_MACS).clamp(1, 4 * threads.min(MAX_THREADS))
-        };
+        let wanted = tasks_for(threads, pixels.saturating_mul(macs));
         let shared = (batch * out_h).div_ceil(wanted);
         let rows = fit.min(shared.max(least)).max(1).min(out_h.max(1));
         let bands = out_h.div_ceil(rows);

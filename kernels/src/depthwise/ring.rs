@@ -40,7 +40,7 @@ use crate::{
     epilogue::{Epilogue, Kind, Multiplier, Quant, Sign, TileOut},
     error::checked_product,
     gemm::pack::AlignedBytes,
-    par::{DisjointMut, MAX_THREADS, TASK_MACS, WorkerScratch, for_each_with_worker},
+    par::{DisjointMut, WorkerScratch, for_each_with_worker, tasks_for},
 };
 
 /// Bytes of a ring that leave room in the L1 cache for what else a row needs.
@@ -481,8 +481,7 @@ impl Split {
         let spec = geometry.spec();
         let (out_h, chunks) = (geometry.out_h(), chunks(spec.out_c, vector).count());
         let macs = geometry.output_len().saturating_mul(spec.kernel[0] * spec.kernel[1]);
-        let most = 4 * threads.clamp(1, MAX_THREADS);
-        let wanted = if threads == 1 { 1 } else { most.min(macs / TASK_MACS).max(1) };
+        let wanted = tasks_for(threads, macs);
         let row_bytes = (spec.in_w * spec.out_c).saturating_mul(spec.strides[0]);
         let for_cache = out_h.div_ceil((BAND_BYTES / row_bytes.max(1)).max(BAND_ROWS));
         let bands = (out_h / BAND_ROWS).min(wanted.div_ceil(spec.batch)).max(for_cache).max(1);

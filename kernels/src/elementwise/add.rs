@@ -78,6 +78,28 @@ impl QAdd {
         k: QAddConstants,
         bounds: (i32, i32),
     ) -> Result<Self, KernelError> {
+        Self::in_domain(cpu, (sign, sign), k, bounds)
+    }
+
+    /// The same, of operands and a result that are stored with the other signedness than `k` was made for.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn flipped(
+        cpu: Cpu,
+        sign: Sign,
+        k: QAddConstants,
+        bounds: (i32, i32),
+    ) -> Result<Self, KernelError> {
+        Self::in_domain(cpu, (sign, sign.other()), k, bounds)
+    }
+
+    fn in_domain(
+        cpu: Cpu,
+        (sign, domain): (Sign, Sign),
+        k: QAddConstants,
+        bounds: (i32, i32),
+    ) -> Result<Self, KernelError> {
         check_scale("the scale ratio of a", k.ra)?;
         check_scale("the scale ratio of b", k.rb.abs())?;
         if !k.c.is_finite() {
@@ -89,13 +111,7 @@ impl QAdd {
         }
         check_bounds(bounds.0, bounds.1, (sign.min(), sign.max()))?;
         let order = AddOrder::InnerB;
-        Ok(Self { cpu, sign, domain: sign, k, order, bounds, affine: None }.in_integers())
-    }
-
-    /// Operands and result are stored with the other signedness than `k` was made for.
-    #[must_use]
-    pub fn flipped(self) -> Self {
-        Self { domain: self.sign.other(), ..self }.in_integers()
+        Ok(Self { cpu, sign, domain, k, order, bounds, affine: None }.in_integers())
     }
 
     /// Takes the other order of additions.

@@ -63,7 +63,7 @@ proptest! {
                 .run(&pool(), &Broadcast::elementwise(a.len()), &a, &b, &mut y).unwrap();
             prop_assert!(y == want, "{}", cpu.isa());
             let (other, bounds) = flipped_bounds(sign, bounds);
-            QAdd::new(cpu, other, k, bounds).unwrap().flipped().order(order)
+            QAdd::flipped(cpu, other, k, bounds).unwrap().order(order)
                 .run(&pool(), &Broadcast::elementwise(a.len()), &flipped(&a), &flipped(&b), &mut y).unwrap();
             prop_assert!(y == flipped(&want), "{} flipped", cpu.isa());
         }

@@ -38,10 +38,6 @@ const STAGE_BYTES: usize = 512 * 1024;
 /// Bytes of sums that wait for the next part of K.
 const SUMS_BYTES: usize = 1024 * 1024;
 
-/// Where B is larger than this, the next panels are fetched into L2 while so many rows go over some.
-const FETCH_B_BYTES: usize = 1024 * 1024;
-const FETCH_ROWS: usize = 64;
-
 /// What an ISA that multiplies i16 supplies for such products.
 ///
 /// # Safety
@@ -435,7 +431,7 @@ unsafe fn part_of(
     while p < panels.end {
         let width = set.width(panels.end - p);
         let (next, columns) = (p + width.panels, width.panels * NR);
-        let fetch = layout.bytes() > FETCH_B_BYTES && raw.count >= FETCH_ROWS && next < panels.end;
+        let fetch = core.fetches_ahead(raw.count) && next < panels.end;
         let done = (p - panels.start) * NR;
         // SAFETY: biases are padded to whole panels, of which packed weights have so many lines; the part was staged; a
         // block's sums lie where its columns have their place among those of the panels.

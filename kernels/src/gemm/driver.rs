@@ -224,6 +224,11 @@ impl<'a> Core<'a> {
         });
     }
 
+    /// Whether the panels that come next are fetched into L2 while so many rows go over some.
+    pub(super) fn fetches_ahead(&self, rows: usize) -> bool {
+        self.layout.bytes() > FETCH_B_BYTES && rows >= FETCH_ROWS
+    }
+
     /// `rows` rows of `spans` times `width` panels from `p` on; `to` is at panel `first`.
     fn block_of(
         &self,
@@ -235,10 +240,7 @@ impl<'a> Core<'a> {
         let Self { layout, packed, epilogue, a_sign, depth: (start, _), .. } = *self;
         let (col, panel) = (p * NR, layout.panel_bytes());
         let next = (p + width) * panel..((p + width * (spans + 1)) * panel).min(layout.bytes());
-        let fetch = layout.bytes() > FETCH_B_BYTES
-            && rows >= FETCH_ROWS
-            && !next.is_empty()
-            && self.is_whole();
+        let fetch = self.fetches_ahead(rows) && !next.is_empty() && self.is_whole();
         Block {
             a: a.a,
             lda: a.lda,

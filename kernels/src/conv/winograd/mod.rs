@@ -45,10 +45,7 @@ use crate::{
         check_k,
         pack::{ALIGN, AlignedBytes},
     },
-    par::{
-        DisjointMut, MAX_THREADS, Parallel, TASK_MACS, WorkerScratch, for_each_with_worker,
-        for_macs,
-    },
+    par::{DisjointMut, Parallel, WorkerScratch, for_each_with_worker, for_macs, tasks_for},
 };
 
 /// Bytes of transformed inputs that should stay in L2 while all panels pass over them.
@@ -163,8 +160,7 @@ impl PackedWinograd {
         let [down, across] = [geometry.out_h(), geometry.out_w()].map(|size| size.div_ceil(2));
         let tiles = batch.saturating_mul(down).saturating_mul(across);
         let macs = tiles.saturating_mul(POINTS * self.in_c).saturating_mul(self.out_c);
-        let most = 4 * threads.clamp(1, MAX_THREADS);
-        let wanted = if threads <= 1 { 1 } else { (macs / TASK_MACS).clamp(1, most) };
+        let wanted = tasks_for(threads, macs);
         let shared = (batch * down).div_ceil(wanted);
         let rows = shared.max(LEAST_TILES.div_ceil(across.max(1))).clamp(1, down.max(1));
         let bands = down.div_ceil(rows);
