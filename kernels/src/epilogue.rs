@@ -275,7 +275,7 @@ pub(crate) struct Quant {
 }
 
 /// What packing to bytes adds to integers and clamps them to, all as unsigned bytes; `flip` then gives them their sign.
-#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
 pub(crate) struct Stored {
     pub(crate) zero_point: i16,
     pub(crate) low: u8,
@@ -283,7 +283,6 @@ pub(crate) struct Stored {
     pub(crate) flip: u8,
 }
 
-#[cfg(target_arch = "x86_64")]
 impl Quant {
     /// What is added to integers last, and the bounds of stored values: of the op's own result, or of the sum where there
     /// is a residual.
@@ -435,18 +434,6 @@ impl Epilogue {
             ) => Some((q, m)),
             _ => None,
         }
-    }
-}
-
-impl Quant {
-    /// The bounds and the zero point alone. Stores to the output cannot change a local copy, so that vectors of them
-    /// stay in registers over a loop.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only x86 has such loops"))]
-    #[inline(always)]
-    pub(crate) fn bounds(&self) -> Self {
-        let multiplier = Multiplier::HalfEven { m: Vec::new(), fits: true };
-        let Self { zero_point, low, high, sign, .. } = *self;
-        Self { multiplier, zero_point, low, high, sign, residual: None, sum_fits: true }
     }
 }
 

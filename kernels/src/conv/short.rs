@@ -93,7 +93,8 @@ unsafe fn run_short<D: Dot, const NV: usize, const G: usize>(block: &BandBlock<'
     for (group, offset) in groups.iter_mut().zip(runs.chain(patch.shared.iter().copied())) {
         *group = group.wrapping_add(offset);
     }
-    let quant = &quant.bounds();
+    // Values that stores to the output cannot change: vectors of them stay in registers over the loop.
+    let stored = quant.stored();
     let mut walk = patch.steps.walk(block.first);
     // SAFETY: the block's pixels are whole tiles; their groups are readable, the panels hold as many, and the output is
     // exclusive (contract of `band_block`); multipliers are padded to whole panels; the features are the entry point's.
@@ -108,7 +109,7 @@ unsafe fn run_short<D: Dot, const NV: usize, const G: usize>(block: &BandBlock<'
             });
             let to = block.to.at_row(pixel);
             let m = multiplier.as_ptr().add(col);
-            D::requantize(&mut acc, quant, m, cols, to.out, to.ldc, &Keep);
+            D::requantize(&mut acc, stored, m, cols, to.out, to.ldc, &Keep);
         }
     }
 }

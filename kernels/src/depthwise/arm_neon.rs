@@ -96,9 +96,9 @@ unsafe fn block<C: Channels, const READ: u8>(row: &Row<'_>, channel: usize) {
             vld1q_s32(bias.add(12)),
         ];
         let out = to.out.add(channel * epilogue.element_bytes());
-        let fused = epilogue
-            .plain_half_even()
-            .map(|(quant, multiplier)| (Requantizer::new(quant), multiplier.as_ptr().add(channel)));
+        let fused = epilogue.plain_half_even().map(|(quant, multiplier)| {
+            (Requantizer::new(quant.stored()), multiplier.as_ptr().add(channel))
+        });
         for pixel in (0..row.pixels).step_by(2) {
             // A last pixel without a neighbour is computed, and stored, twice.
             let both = [pixel, (pixel + 1).min(row.pixels - 1)];

@@ -161,7 +161,7 @@ unsafe fn chunk<const WIDTH: u8, const SIGNED: bool>(row: &Row<'_>, channel: usi
         let tables =
             |pixel: usize, second: usize| (table.add(pixel * step), table.add(second * step));
         if let Some((quant, [m0, m1, m2, m3])) = &fused {
-            let requantizer = Requantizer::new(quant);
+            let requantizer = Requantizer::new(quant.stored());
             let m = [
                 _mm512_loadu_ps(m0.as_ptr()),
                 _mm512_loadu_ps(m1.as_ptr()),

@@ -8,9 +8,9 @@
 
 use std::arch::aarch64::*;
 
-use super::{NR, Quant, Sign};
+use super::{NR, Stored};
 
-/// The constants of one [`Quant`], in registers.
+/// [`Stored`] in registers.
 #[derive(Clone, Copy)]
 pub(crate) struct Requantizer {
     zero_point: int16x8_t,
@@ -21,18 +21,14 @@ pub(crate) struct Requantizer {
 
 impl Requantizer {
     #[inline(always)]
-    pub(crate) fn new(quant: &Quant) -> Self {
-        let (shift, flip) = match quant.sign {
-            Sign::U8 => (0, 0),
-            Sign::S8 => (128, 0x80),
-        };
-        let zero_point = quant.zero_point + shift;
+    pub(crate) fn new(stored: Stored) -> Self {
+        let Stored { zero_point, low, high, flip } = stored;
         // SAFETY: NEON is part of the target.
         unsafe {
             Self {
-                zero_point: vdupq_n_s16(zero_point as i16),
-                low: vdupq_n_u8((quant.low + zero_point) as u8),
-                high: vdupq_n_u8((quant.high + zero_point) as u8),
+                zero_point: vdupq_n_s16(zero_point),
+                low: vdupq_n_u8(low),
+                high: vdupq_n_u8(high),
                 flip: vdupq_n_u8(flip),
             }
         }

@@ -4,10 +4,10 @@
 
 use std::arch::x86_64::*;
 
-use super::{Keep, NR, Quant, Refill, Sign, Stored, TileOut, x86_fused::Scale, x86_rows::Lanes};
+use super::{Keep, NR, Refill, Sign, Stored, TileOut, x86_fused::Scale, x86_rows::Lanes};
 use crate::gemm::kernel::for_each_row;
 
-/// The constants of one [`Quant`], in registers.
+/// [`Stored`] in registers.
 #[derive(Clone, Copy)]
 struct Requantizer {
     zero_point: __m256i,
@@ -18,8 +18,8 @@ struct Requantizer {
 
 impl Requantizer {
     #[inline(always)]
-    unsafe fn new(quant: &Quant) -> Self {
-        let Stored { zero_point, low, high, flip } = quant.stored();
+    unsafe fn new(stored: Stored) -> Self {
+        let Stored { zero_point, low, high, flip } = stored;
         // SAFETY: the caller grants the features.
         unsafe {
             Self {
@@ -57,7 +57,7 @@ impl Requantizer {
 #[inline(always)]
 pub(crate) unsafe fn requantize_tile<const MR: usize, const NV: usize>(
     acc: &mut [[[__m256i; 2]; NV]; MR],
-    quant: &Quant,
+    stored: Stored,
     scale: impl Scale<Ymms>,
     (col, cols): (usize, usize),
     to: TileOut,
@@ -67,9 +67,9 @@ pub(crate) unsafe fn requantize_tile<const MR: usize, const NV: usize>(
     // SAFETY: same contract.
     unsafe {
         if cols == NR {
-            requantize_columns::<MR, NV, true>(acc, quant, scale, (col, cols), to, refill);
+            requantize_columns::<MR, NV, true>(acc, stored, scale, (col, cols), to, refill);
         } else {
-            requantize_columns::<MR, NV, false>(acc, quant, scale, (col, cols), to, &Keep);
+            requantize_columns::<MR, NV, false>(acc, stored, scale, (col, cols), to, &Keep);
         }
     }
 }
@@ -78,7 +78,7 @@ pub(crate) unsafe fn requantize_tile<const MR: usize, const NV: usize>(
 #[inline(always)]
 unsafe fn requantize_columns<const MR: usize, const NV: usize, const FULL: bool>(
     acc: &mut [[[__m256i; 2]; NV]; MR],
-    quant: &Quant,
+    stored: Stored,
     scale: impl Scale<Ymms>,
     (col, cols): (usize, usize),
     to: TileOut,
@@ -86,7 +86,7 @@ unsafe fn requantize_columns<const MR: usize, const NV: usize, const FULL: bool>
 ) {
     // SAFETY: as granted; rows beyond the tile are not stored.
     unsafe {
-        let requantizer = Requantizer::new(quant);
+        let requantizer = Requantizer::new(stored);
         let columns = scale.columns(col);
         for_each_row!(r < MR {
             if r.is_multiple_of(2) {

@@ -8,10 +8,10 @@
 
 use std::arch::x86_64::*;
 
-use super::{Keep, NR, Quant, Refill, Sign, Stored, TileOut, x86_fused::Scale, x86_rows::Lanes};
+use super::{Keep, NR, Refill, Sign, Stored, TileOut, x86_fused::Scale, x86_rows::Lanes};
 use crate::{gemm::kernel::for_each_row, unroll::unrolled};
 
-/// The constants of one [`Quant`], in registers.
+/// [`Stored`] in registers.
 #[derive(Clone, Copy)]
 pub(crate) struct Requantizer {
     zero_point: __m512i,
@@ -24,8 +24,8 @@ impl Requantizer {
     /// # Safety
     /// AVX-512 F and BW are supported.
     #[inline(always)]
-    pub(crate) unsafe fn new(quant: &Quant) -> Self {
-        let Stored { zero_point, low, high, flip } = quant.stored();
+    pub(crate) unsafe fn new(stored: Stored) -> Self {
+        let Stored { zero_point, low, high, flip } = stored;
         // SAFETY: the caller grants the features.
         unsafe {
             Self {
@@ -86,7 +86,7 @@ unsafe fn round(acc: __m512i, m: __m512) -> __m512i {
 #[inline(always)]
 pub(crate) unsafe fn requantize_tile<const MR: usize, const NV: usize>(
     acc: &mut [[__m512i; NV]; MR],
-    quant: &Quant,
+    stored: Stored,
     scale: impl Scale<Zmm>,
     (col, cols): (usize, usize),
     to: TileOut,
@@ -95,9 +95,9 @@ pub(crate) unsafe fn requantize_tile<const MR: usize, const NV: usize>(
     // SAFETY: same contract.
     unsafe {
         if cols == NV * NR {
-            requantize_columns::<MR, NV, true>(acc, quant, scale, (col, cols), to, refill);
+            requantize_columns::<MR, NV, true>(acc, stored, scale, (col, cols), to, refill);
         } else {
-            requantize_columns::<MR, NV, false>(acc, quant, scale, (col, cols), to, &Keep);
+            requantize_columns::<MR, NV, false>(acc, stored, scale, (col, cols), to, &Keep);
         }
     }
 }
@@ -106,7 +106,7 @@ pub(crate) unsafe fn requantize_tile<const MR: usize, const NV: usize>(
 #[inline(always)]
 unsafe fn requantize_columns<const MR: usize, const NV: usize, const FULL: bool>(
     acc: &mut [[__m512i; NV]; MR],
-    quant: &Quant,
+    stored: Stored,
     scale: impl Scale<Zmm>,
     (col, cols): (usize, usize),
     to: TileOut,
@@ -115,7 +115,7 @@ unsafe fn requantize_columns<const MR: usize, const NV: usize, const FULL: bool>
     let ldc = to.ldc;
     // SAFETY: as granted; rows beyond the tile are not stored.
     unsafe {
-        let requantizer = Requantizer::new(quant);
+        let requantizer = Requantizer::new(stored);
         let mut columns = [scale.columns(col); NV];
         for (v, columns) in columns.iter_mut().enumerate().skip(1) {
             *columns = scale.columns(col + v * NR);

@@ -10,7 +10,7 @@ use super::{
     arm_asm::sdot_lane,
     kernel::{Dot, Spill, Strided, for_each_row, group, kernel_set, stage_bytes},
 };
-use crate::epilogue::{NR, Quant, Refill, Sign, arm_neon::Requantizer};
+use crate::epilogue::{NR, Refill, Sign, Stored, arm_neon::Requantizer};
 
 pub(crate) struct Dotprod;
 
@@ -136,10 +136,12 @@ impl Dot for Dotprod {
         unsafe { stage_bytes(src, len, mask, dst, Self::KR) }
     }
 
+    const REQUANTIZES: bool = true;
+
     #[inline(always)]
     unsafe fn requantize<const MR: usize, const NV: usize>(
         acc: &mut [[Self::Acc; NV]; MR],
-        quant: &Quant,
+        stored: Stored,
         multiplier: *const f32,
         cols: usize,
         out: *mut u8,
@@ -147,7 +149,7 @@ impl Dot for Dotprod {
         _refill: &impl Refill<Self::Acc>,
     ) -> bool {
         // SAFETY: the caller grants `cols` bytes of MR rows, and NV·16 multipliers.
-        unsafe { requantize_rows(acc, quant, multiplier, cols, out, ldc) }
+        unsafe { requantize_rows(acc, stored, multiplier, cols, out, ldc) }
         true
     }
 
@@ -165,13 +167,13 @@ impl Dot for Dotprod {
 #[inline(always)]
 pub(crate) unsafe fn requantize_rows<const MR: usize, const NV: usize>(
     acc: &[[[int32x4_t; 4]; NV]; MR],
-    quant: &Quant,
+    stored: Stored,
     multiplier: *const f32,
     cols: usize,
     out: *mut u8,
     ldc: usize,
 ) {
-    let requantizer = Requantizer::new(quant);
+    let requantizer = Requantizer::new(stored);
     for_each_row!(r < MR {
         for (v, acc) in acc[r].iter().enumerate() {
             // SAFETY: columns `v·16` to `cols` of row `r` of what the caller grants; only the last panel is partial.

@@ -15,7 +15,7 @@ use super::{
     arm_dotprod::requantize_rows,
     kernel::{Dot, Rows, Spill, Strided, for_each_row, kernel_set, stage_bytes},
 };
-use crate::epilogue::{NR, Quant, Refill, Sign};
+use crate::epilogue::{NR, Refill, Sign, Stored};
 
 pub(crate) struct I8mm;
 
@@ -169,7 +169,7 @@ impl Dot for I8mm {
     #[inline(always)]
     unsafe fn requantize<const MR: usize, const NV: usize>(
         acc: &mut [[Self::Acc; NV]; MR],
-        quant: &Quant,
+        stored: Stored,
         multiplier: *const f32,
         cols: usize,
         out: *mut u8,
@@ -178,7 +178,7 @@ impl Dot for I8mm {
     ) -> bool {
         let rows = acc.map(|row| row.map(|[a, b, c, d, ..]| [a, b, c, d]));
         // SAFETY: the caller grants `cols` bytes of MR rows, and NV·16 multipliers.
-        unsafe { requantize_rows(&rows, quant, multiplier, cols, out, ldc) }
+        unsafe { requantize_rows(&rows, stored, multiplier, cols, out, ldc) }
         true
     }
 

@@ -16,7 +16,7 @@ use super::{
     arm_dotprod::requantize_rows,
     kernel::{Dot, Spill, Strided, group, kernel_set, stage_bytes},
 };
-use crate::epilogue::{NR, Quant, Refill, Sign};
+use crate::epilogue::{NR, Refill, Sign, Stored};
 
 /// `SYMMETRIC`: no weight is −128.
 pub(crate) struct Neon<const SYMMETRIC: bool>;
@@ -114,7 +114,7 @@ impl<const SYMMETRIC: bool> Dot for Neon<SYMMETRIC> {
     #[inline(always)]
     unsafe fn requantize<const MR: usize, const NV: usize>(
         acc: &mut [[Self::Acc; NV]; MR],
-        quant: &Quant,
+        stored: Stored,
         multiplier: *const f32,
         cols: usize,
         out: *mut u8,
@@ -123,7 +123,7 @@ impl<const SYMMETRIC: bool> Dot for Neon<SYMMETRIC> {
     ) -> bool {
         let rows = acc.map(|row| row.map(add_partial));
         // SAFETY: the caller grants `cols` bytes of MR rows, and NV·16 multipliers.
-        unsafe { requantize_rows(&rows, quant, multiplier, cols, out, ldc) }
+        unsafe { requantize_rows(&rows, stored, multiplier, cols, out, ldc) }
         true
     }
 

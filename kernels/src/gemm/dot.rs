@@ -1,7 +1,7 @@
 //! What an ISA supplies to the GEMM tiles: a handful of vector operations.
 
 use super::kernel::{Rows, Spill, Strided, group};
-use crate::epilogue::{NR, Quant, Refill, Sign, TileOut};
+use crate::epilogue::{NR, Quant, Refill, Sign, Stored, TileOut};
 
 /// The vector operations of one ISA. `Acc` and `B` span the 16 columns of a panel.
 ///
@@ -125,13 +125,15 @@ pub(crate) trait Dot {
             }
         }
     }
+    /// Whether [`Dot::requantize`] has a form for tiles of any width.
+    const REQUANTIZES: bool = false;
     /// Writes a tile whose epilogue is a plain `HalfEven`: `multiplier` and `out` belong to its first column,
     /// `cols` of the NV·16 columns exist. Refills rows that are written if the tile is whole
     /// and it has [`Dot::WHOLE_ROWS`]. Answers false,
     /// having done nothing, where the ISA has no such form.
     unsafe fn requantize<const MR: usize, const NV: usize>(
         _acc: &mut [[Self::Acc; NV]; MR],
-        _quant: &Quant,
+        _stored: Stored,
         _multiplier: *const f32,
         _cols: usize,
         _out: *mut u8,

@@ -438,7 +438,15 @@ pub(crate) unsafe fn finish<D: Dot, const MR: usize, const NV: usize>(
             });
         }
         if let Some((quant, multiplier)) = epilogue.plain_half_even()
-            && D::requantize(acc, quant, multiplier.as_ptr().add(col), cols, to.out, to.ldc, refill)
+            && D::requantize(
+                acc,
+                quant.stored(),
+                multiplier.as_ptr().add(col),
+                cols,
+                to.out,
+                to.ldc,
+                refill,
+            )
         {
             return true;
         }

@@ -8,7 +8,7 @@ use wide::{bytemuck::cast, f32x4, i16x8, i32x4, u8x16};
 
 use super::kernel::{Dot, KernelSet, Spill, for_each_row, kernel_set, stage_i16, wide_tiles};
 use crate::{
-    epilogue::{NR, Quant, Refill, Sign},
+    epilogue::{NR, Refill, Sign, Stored},
     simd::portable::{pack16, pack32, round, widen16},
 };
 
@@ -115,7 +115,7 @@ impl<T: Operand> Dot for Portable<T> {
     #[inline(always)]
     unsafe fn requantize<const MR: usize, const NV: usize>(
         acc: &mut [[Self::Acc; NV]; MR],
-        quant: &Quant,
+        stored: Stored,
         multiplier: *const f32,
         cols: usize,
         out: *mut u8,
@@ -128,14 +128,9 @@ impl<T: Operand> Dot for Portable<T> {
         }
         // The upper bound is applied before the conversion, which saturates on the other side; the rest happens in the
         // u8 domain.
-        let (shift, flip) = match quant.sign {
-            Sign::U8 => (0, 0),
-            Sign::S8 => (128, 0x80),
-        };
-        let high = f32x4::splat(quant.high as f32);
-        let zero_point = quant.zero_point + shift;
-        let low = u8x16::splat((quant.low + zero_point) as u8);
-        let zero_point = i16x8::splat(zero_point as i16);
+        let Stored { zero_point, low, high, flip } = stored;
+        let high = f32x4::splat(f32::from(i16::from(high) - zero_point));
+        let (low, zero_point) = (u8x16::splat(low), i16x8::splat(zero_point));
         // SAFETY: multipliers are padded to whole panels.
         let m = unsafe { multiplier.cast::<[f32x4; 4]>().read_unaligned() };
         for_each_row!(r < MR {

@@ -10,7 +10,7 @@ use super::{
     kernel::{Dot, KernelSet, Spill, kernel_set, stage_i16},
 };
 use crate::epilogue::{
-    NR, Quant, Refill, Sign, TileOut,
+    NR, Quant, Refill, Sign, Stored, TileOut,
     x86_avx2::{Ymms, requantize_tile},
     x86_fused::{HalfEven, scaled},
     x86_rows::finish_rows,

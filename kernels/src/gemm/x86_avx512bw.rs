@@ -10,7 +10,7 @@ use super::{
     kernel::{Dot, KernelSet, Spill, kernel_set},
 };
 use crate::epilogue::{
-    NR, Quant, Refill, Sign, TileOut,
+    NR, Quant, Refill, Sign, Stored, TileOut,
     x86_avx512::{Zmm, requantize_tile},
     x86_fused::{HalfEven, scaled},
     x86_rows::finish_rows,

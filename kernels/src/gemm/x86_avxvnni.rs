@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 
 use super::kernel::{Dot, Spill, kernel_set, stage_bytes};
 use crate::epilogue::{
-    NR, Quant, Refill, Sign, TileOut,
+    NR, Quant, Refill, Sign, Stored, TileOut,
     x86_avx2::{Ymms, requantize_tile},
     x86_fused::{HalfEven, scaled},
     x86_rows::finish_rows,

@@ -59,7 +59,7 @@ macro_rules! accumulators {
         #[inline(always)]
         unsafe fn requantize<const MR: usize, const NV: usize>(
             acc: &mut [[Self::Acc; NV]; MR],
-            quant: &Quant,
+            stored: Stored,
             multiplier: *const f32,
             cols: usize,
             out: *mut u8,
@@ -69,7 +69,7 @@ macro_rules! accumulators {
             let to = TileOut { out, ldc, residual: std::ptr::null(), ldr: 0 };
             // SAFETY: same contract; multipliers are padded to whole panels.
             unsafe {
-                requantize_tile(acc, quant, HalfEven { m: multiplier }, (0, cols), to, refill)
+                requantize_tile(acc, stored, HalfEven { m: multiplier }, (0, cols), to, refill)
             };
             true
         }
@@ -88,7 +88,7 @@ macro_rules! accumulators {
                 R::FUSED
                     && matches!(MR, $fused)
                     && scaled!(quant, Ymms, |scale| {
-                        requantize_tile(acc, quant, scale, (col, NV * NR), to, refill)
+                        requantize_tile(acc, quant.stored(), scale, (col, NV * NR), to, refill)
                     })
             }
         }

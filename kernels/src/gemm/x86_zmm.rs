@@ -50,10 +50,12 @@ macro_rules! accumulators {
             }
         }
 
+        const REQUANTIZES: bool = true;
+
         #[inline(always)]
         unsafe fn requantize<const MR: usize, const NV: usize>(
             acc: &mut [[Self::Acc; NV]; MR],
-            quant: &Quant,
+            stored: Stored,
             multiplier: *const f32,
             cols: usize,
             out: *mut u8,
@@ -63,7 +65,7 @@ macro_rules! accumulators {
             let to = TileOut { out, ldc, residual: std::ptr::null(), ldr: 0 };
             // SAFETY: same contract; multipliers are padded to whole panels.
             unsafe {
-                requantize_tile(acc, quant, HalfEven { m: multiplier }, (0, cols), to, refill)
+                requantize_tile(acc, stored, HalfEven { m: multiplier }, (0, cols), to, refill)
             };
             true
         }
@@ -83,7 +85,7 @@ macro_rules! accumulators {
                     && MR >= 8
                     && NV == 2
                     && scaled!(quant, Zmm, |scale| {
-                        requantize_tile(acc, quant, scale, (col, NV * NR), to, refill)
+                        requantize_tile(acc, quant.stored(), scale, (col, NV * NR), to, refill)
                     })
             }
         }

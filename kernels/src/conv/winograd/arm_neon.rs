@@ -4,7 +4,7 @@ use std::arch::aarch64::*;
 
 use super::kernel::{Acc, Winograd, WinogradSet, winograd_set};
 use crate::{
-    epilogue::{NR, Quant, Refill, Sign},
+    epilogue::{NR, Refill, Sign, Stored},
     gemm::{
         arm_dotprod::requantize_rows,
         kernel::{Dot, Spill, Strided, for_each_row, stage_i16},
@@ -62,7 +62,7 @@ impl Dot for Smlal {
     #[inline(always)]
     unsafe fn requantize<const MR: usize, const NV: usize>(
         acc: &mut [[Self::Acc; NV]; MR],
-        quant: &Quant,
+        stored: Stored,
         multiplier: *const f32,
         cols: usize,
         out: *mut u8,
@@ -70,7 +70,7 @@ impl Dot for Smlal {
         _refill: &impl Refill<Self::Acc>,
     ) -> bool {
         // SAFETY: the caller grants `cols` bytes of MR rows, and NV·16 multipliers.
-        unsafe { requantize_rows(acc, quant, multiplier, cols, out, ldc) }
+        unsafe { requantize_rows(acc, stored, multiplier, cols, out, ldc) }
         true
     }
 

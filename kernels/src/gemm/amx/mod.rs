@@ -39,12 +39,12 @@ pub(crate) use self::state::TileState;
 pub(crate) use self::state::modelled;
 use self::{
     pass::{Ahead, Group, Pass},
-    pending::{BLOCK_ROWS, BLOCK_SUMS, FinishPart, Pending},
+    pending::{AnyEpilogue, BLOCK_ROWS, BLOCK_SUMS, FinishPart, Finisher, Pending, PlainEpilogue},
     tiles::{Signs, TILE_BYTES, TILE_ROW_BYTES, TILE_ROWS, TileRows, Tiles},
 };
 use super::{
     driver::{Core, Grain},
-    kernel::Rows,
+    kernel::{Dot, Rows},
     scratch::with_scratch,
 };
 use crate::{
@@ -170,16 +170,6 @@ enum Source<'a> {
     Patches(&'a mut dyn FnMut(Range<usize>) -> *const u8),
 }
 
-/// What a tile kernel does under its ISA's target features.
-#[derive(Clone, Copy)]
-struct Helpers {
-    finish: FinishPart,
-    copied: CopyRows,
-}
-
-/// [`Rows::copied`] under an ISA's target features.
-type CopyRows = unsafe fn(&Rows, usize, usize, &mut [i8]) -> TileRows;
-
 /// Rows of A, `lda` bytes from one to the next, panels of B, and where the results go.
 struct Operands<'a> {
     source: Source<'a>,
@@ -219,101 +209,185 @@ fn panels_at_a_time(layout: &PanelLayout, panels: usize) -> usize {
     panels.div_ceil(blocks).next_multiple_of(4)
 }
 
+/// How a block is computed, and what memory that takes.
+struct Plan {
+    k: KParts,
+    /// Panels that pass over all rows before the next do.
+    at_a_time: usize,
+    /// Whether rows of A are tile rows as they lie there, and whether they are fetched ahead.
+    in_place: bool,
+    far: bool,
+}
+
+impl Plan {
+    fn new(core: &Core<'_>, operands: &Operands<'_>) -> Self {
+        let Operands { source, lda, rows, panels, .. } = operands;
+        let layout = &core.layout;
+        let (aligned, far) = match source {
+            Source::Matrix(a) => (
+                (*a as usize | lda).is_multiple_of(TILE_ROW_BYTES),
+                rows * layout.k > FAR_ROWS_BYTES,
+            ),
+            Source::Patches(_) => (lda.is_multiple_of(TILE_ROW_BYTES), false),
+        };
+        Self {
+            k: KParts::new(layout.k),
+            at_a_time: panels_at_a_time(layout, panels.len()),
+            in_place: (aligned || panels.len() <= FEW_PANELS)
+                && !lda.is_multiple_of(CONFLICT_BYTES),
+            far,
+        }
+    }
+
+    /// Bytes of: a part of a group of rows that is copied, the starts of `panels` panels, sums of parts, and a block of
+    /// sums, of which there are three.
+    fn bytes(&self, panels: usize) -> [usize; 4] {
+        let sums = if self.k.parts > 1 { self.at_a_time * 2 * TILE_BYTES } else { 0 };
+        let block = BLOCK_SUMS * size_of::<i32>();
+        [self.k.steps * 2 * TILE_BYTES, panels * TILE_ROW_BYTES, sums, block]
+    }
+}
+
+/// [`multiply_all`] under an ISA's target features.
+type MultiplyAll<T> = unsafe fn(&mut T, &Core<'_>, Operands<'_>, &Plan, &mut [i8]);
+
 /// Computes a block on `tiles`.
 ///
 /// # Safety
-/// As [`TileUnit::run`]; `S::A` is the sign of A. The ISA of the helpers is supported.
-#[inline(always)]
-unsafe fn run<T: Tiles, S: Signs>(
+/// As [`TileUnit::run`]; the sign of A is that of `multiply_all`, whose ISA is supported.
+unsafe fn run<T: Tiles>(
     tiles: &mut T,
     core: &Core<'_>,
     operands: Operands<'_>,
-    Helpers { finish, copied }: Helpers,
+    multiply_all: MultiplyAll<T>,
 ) {
-    let Core { set, layout, packed, epilogue, a_sign, sums, depth } = *core;
-    let Operands { mut source, lda, rows, panels, to } = operands;
+    let Core { layout, packed, epilogue, sums, depth, .. } = core;
     assert!(
-        panels.end <= layout.panels()
+        operands.panels.end <= layout.panels()
             && packed.len() >= layout.bytes() + SLACK
             && epilogue.n() == layout.n
             && sums.len() == layout.n
-            && depth == (0, layout.k)
-            && a_sign == S::A
+            && *depth == (0, layout.k)
     );
-    let k = KParts::new(layout.k);
-    let at_a_time = panels_at_a_time(&layout, panels.len());
-    let (aligned, far) = match source {
-        Source::Matrix(a) => {
-            ((a as usize | lda).is_multiple_of(TILE_ROW_BYTES), rows * layout.k > FAR_ROWS_BYTES)
+    let plan = Plan::new(core, &operands);
+    let [copy, starts, part_sums, block] = plan.bytes(operands.panels.len());
+    with_scratch(copy + starts + part_sums + 3 * block, |scratch| {
+        // SAFETY: same contract.
+        unsafe { multiply_all(tiles, core, operands, &plan, scratch) };
+    });
+}
+
+/// Computes a block in `scratch`, which has the room that `plan` wants.
+///
+/// # Safety
+/// As [`run`]; inlined into a function with the features of `D`, which are those of `finish` too.
+#[inline(always)]
+unsafe fn multiply_all<T: Tiles, S: Signs, D: Dot>(
+    tiles: &mut T,
+    core: &Core<'_>,
+    operands: Operands<'_>,
+    plan: &Plan,
+    scratch: &mut [i8],
+    finish: FinishPart,
+) {
+    let Core { layout, packed, epilogue, a_sign, .. } = *core;
+    let Operands { panels, to, .. } = &operands;
+    assert!(a_sign == S::A);
+    let [copy_bytes, start_bytes, part_bytes, block_bytes] = plan.bytes(panels.len());
+    let (copy, scratch) = scratch.split_at_mut(copy_bytes);
+    let (starts, scratch) = scratch.split_at_mut(start_bytes);
+    let (part_sums, blocks) = scratch.split_at_mut(part_bytes);
+    start_sums(core, panels.start * NR, starts);
+    let starts = starts.as_ptr().cast();
+    let (even, blocks) = blocks.split_at_mut(block_bytes);
+    let (odd, nowhere) = blocks.split_at_mut(block_bytes);
+    let blocks = [even, odd].map(|block| block.as_mut_ptr().cast());
+    let places = [part_sums, nowhere].map(|place| place.as_mut_ptr().cast());
+    let (k, first) = ((plan.k, layout), panels.start);
+    let plain = epilogue.plain_half_even().filter(|_| D::REQUANTIZES && epilogue.w_zero.is_none());
+    // SAFETY: same contract.
+    unsafe {
+        match plain {
+            Some((quant, multiplier)) => {
+                let plain = PlainEpilogue::<D>::new(blocks, starts, (quant, multiplier), *to);
+                let pass = Pass::new(k, packed, first, places, plain);
+                multiply_groups::<T, S, _>(tiles, core, operands, plan, copy, pass);
+            }
+            None => {
+                let pending = |sums| Pending::none(sums, starts, epilogue, finish, *to);
+                let mut pending = blocks.map(pending);
+                let pass = Pass::new(k, packed, first, places, AnyEpilogue::new(&mut pending));
+                multiply_groups::<T, S, _>(tiles, core, operands, plan, copy, pass);
+            }
         }
-        Source::Patches(_) => (lda.is_multiple_of(TILE_ROW_BYTES), false),
-    };
-    let in_place = (aligned || panels.len() <= FEW_PANELS) && !lda.is_multiple_of(CONFLICT_BYTES);
-    let copy_bytes = k.steps * 2 * TILE_BYTES;
-    let start_bytes = panels.len() * TILE_ROW_BYTES;
-    let part_bytes = if k.parts > 1 { at_a_time * 2 * TILE_BYTES } else { 0 };
-    let block_bytes = BLOCK_SUMS * size_of::<i32>();
-    with_scratch(copy_bytes + start_bytes + part_bytes + 3 * block_bytes, |scratch| {
-        let (copy, scratch) = scratch.split_at_mut(copy_bytes);
-        let (starts, scratch) = scratch.split_at_mut(start_bytes);
-        let (part_sums, blocks) = scratch.split_at_mut(part_bytes);
-        start_sums(core, panels.start * NR, starts);
-        let starts = starts.as_ptr().cast();
-        let (even, blocks) = blocks.split_at_mut(block_bytes);
-        let (odd, nowhere) = blocks.split_at_mut(block_bytes);
-        let pending = [even, odd]
-            .map(|block| Pending::none(block.as_mut_ptr().cast(), starts, epilogue, finish, to));
-        let places = [part_sums, nowhere].map(|place| place.as_mut_ptr().cast());
-        let mut pass = Pass::new((k, layout), packed, panels.start, places, pending);
-        for first in panels.clone().step_by(at_a_time.max(1)) {
-            let some = first..(first + at_a_time).min(panels.end);
-            for row in (0..rows).step_by(BLOCK_ROWS) {
-                let mut group = Group {
-                    rows: BLOCK_ROWS.min(rows - row),
-                    row_sums: [0; BLOCK_ROWS],
-                    to: to.at_row(row),
-                };
-                let from = Rows {
-                    a: match &mut source {
-                        Source::Matrix(a) => a.wrapping_add(row * lda),
-                        Source::Patches(gather) => gather(row..row + group.rows),
-                    },
-                    lda,
-                    k: layout.k,
-                    count: group.rows,
-                    sign: a_sign,
-                };
-                // SAFETY: rows `row` … of those granted, as many as `group` has; the copy has room for the rows and
-                // steps of a part, the scratch for all sums; tiles of B lie in the panels, or in the slack after them.
-                unsafe {
-                    if epilogue.w_zero.is_some() {
-                        (set.row_sums)(&from, group.row_sums.as_mut_ptr());
-                    }
-                    for part in 0..k.parts {
-                        let (first, steps) = k.part(part);
-                        let (distance, count) = if part + 1 < k.parts {
-                            ((first + steps) * TILE_ROW_BYTES, group.rows)
-                        } else {
-                            (group.rows * lda, BLOCK_ROWS.min(rows - row - group.rows))
-                        };
-                        let next = Ahead {
-                            at: from.a.wrapping_add(distance),
-                            lda,
-                            rows: if far { count } else { 0 },
-                        };
-                        let a = (from.tiles(first, steps, in_place, copied, copy), next);
-                        if group.rows > TILE_ROWS {
-                            pass.panels::<T, S, 2>(tiles, a, &group, part, some.clone());
-                        } else {
-                            pass.panels::<T, S, 1>(tiles, a, &group, part, some.clone());
-                        }
+    }
+}
+
+/// Computes a block group by group; of each the rows that tiles are not to read as they are go to `copy`.
+///
+/// # Safety
+/// As [`multiply_all`].
+#[inline(always)]
+unsafe fn multiply_groups<T: Tiles, S: Signs, F: Finisher>(
+    tiles: &mut T,
+    core: &Core<'_>,
+    operands: Operands<'_>,
+    plan: &Plan,
+    copy: &mut [i8],
+    mut pass: Pass<'_, F>,
+) {
+    let Core { set, layout, epilogue, a_sign, .. } = *core;
+    let Operands { mut source, lda, rows, panels, to } = operands;
+    let Plan { k, at_a_time, in_place, far } = *plan;
+    for first in panels.clone().step_by(at_a_time.max(1)) {
+        let some = first..(first + at_a_time).min(panels.end);
+        for row in (0..rows).step_by(BLOCK_ROWS) {
+            let mut group = Group {
+                rows: BLOCK_ROWS.min(rows - row),
+                row_sums: [0; BLOCK_ROWS],
+                to: to.at_row(row),
+            };
+            let from = Rows {
+                a: match &mut source {
+                    Source::Matrix(a) => a.wrapping_add(row * lda),
+                    Source::Patches(gather) => gather(row..row + group.rows),
+                },
+                lda,
+                k: layout.k,
+                count: group.rows,
+                sign: a_sign,
+            };
+            // SAFETY: rows `row` … of those granted, as many as `group` has; the copy has room for the rows and steps of a
+            // part, the scratch for all sums; tiles of B lie in the panels, or in the slack after them.
+            unsafe {
+                if epilogue.w_zero.is_some() {
+                    (set.row_sums)(&from, group.row_sums.as_mut_ptr());
+                }
+                for part in 0..k.parts {
+                    let (first, steps) = k.part(part);
+                    let (distance, count) = if part + 1 < k.parts {
+                        ((first + steps) * TILE_ROW_BYTES, group.rows)
+                    } else {
+                        (group.rows * lda, BLOCK_ROWS.min(rows - row - group.rows))
+                    };
+                    let next = Ahead {
+                        at: from.a.wrapping_add(distance),
+                        lda,
+                        rows: if far { count } else { 0 },
+                        per_panel: count.div_ceil(some.len()),
+                    };
+                    let a = (from.tiles(first, steps, in_place, copy), next);
+                    if group.rows > TILE_ROWS {
+                        pass.panels::<T, S, 2>(tiles, a, &group, part, some.clone());
+                    } else {
+                        pass.panels::<T, S, 1>(tiles, a, &group, part, some.clone());
                     }
                 }
             }
         }
-        // SAFETY: the caller grants the ISA.
-        unsafe { pass.finish(tiles) };
-    });
+    }
+    // SAFETY: the caller grants the ISA.
+    unsafe { pass.finish(tiles) };
 }
 
 /// Writes what the sums of the columns from `col` on start from: the bias, without what it holds to undo the offset that
@@ -331,15 +405,13 @@ impl Rows {
     /// The tiles of `steps` steps from `first` on: `in_place` where none is to be padded, else copied.
     ///
     /// # Safety
-    /// The rows are readable, and not more than two tiles have; the copy has room for so many steps; the ISA of `copied` is
-    /// supported.
+    /// The rows are readable, and not more than two tiles have; the copy has room for so many steps.
     #[inline(always)]
     unsafe fn tiles(
         &self,
         first: usize,
         steps: usize,
         in_place: bool,
-        copied: CopyRows,
         copy: &mut [i8],
     ) -> TileRows {
         let whole = (first + steps) * TILE_ROW_BYTES <= self.k;
@@ -347,7 +419,7 @@ impl Rows {
             self.in_place(first)
         } else {
             // SAFETY: same contract.
-            unsafe { copied(self, first, steps, copy) }
+            unsafe { self.copied(first, steps, copy) }
         }
     }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{
     KParts,
-    pending::{BLOCK_ROWS, Pending},
+    pending::{BLOCK_ROWS, Finisher},
     tiles::{
         Signs, StepTiles, TILE_BYTES, TILE_ROW_BYTES, TILE_ROWS, TileRows, Tiles, first_loads,
         load_sums, multiply, next_loads, store_sums, zero_sums,
@@ -24,18 +24,20 @@ pub(super) struct Group {
     pub(super) to: TileOut,
 }
 
-/// Rows of A that come next, to be fetched meanwhile.
+/// Rows of A that come next, to be fetched meanwhile: some with each panel.
 #[derive(Clone, Copy)]
 pub(super) struct Ahead {
     pub(super) at: *const u8,
     pub(super) lda: usize,
     pub(super) rows: usize,
+    pub(super) per_panel: usize,
 }
 
 impl Ahead {
-    /// The first `rows` of them, or as many as there are: the others are left.
-    fn take(&mut self, rows: usize) -> Self {
-        let first = Self { rows: rows.min(self.rows), ..*self };
+    /// The rows of some panels, or as many as there are: the others are left.
+    #[inline(always)]
+    fn take(&mut self, panels: usize) -> Self {
+        let first = Self { rows: self.rows.min(self.per_panel * panels), ..*self };
         self.at = self.at.wrapping_add(first.rows * self.lda);
         self.rows -= first.rows;
         first
@@ -67,35 +69,46 @@ fn place(i: usize, columns: usize) -> usize {
 /// Sums stay in the registers until the next block begins: between its first products they go to memory, tile by tile,
 /// so that products never wait for stores. While the block after that multiplies they are finished, when reading them
 /// does not have to wait for the stores any more.
-pub(super) struct Pass<'a> {
+pub(super) struct Pass<'a, F> {
     k: KParts,
     packed: &'a [i8],
     layout: PanelLayout,
     first_panel: usize,
     /// Sums of 32 rows for each panel that is multiplied at a time, where K has several parts.
     part_sums: *mut u8,
-    /// The block that is being finished is the first, or the second if `turn` is 1; the other may be in the registers.
-    pending: [Pending<'a>; 2],
-    turn: usize,
+    finisher: F,
     held: Option<Held>,
     /// Room for a block that nobody asks for: what the registers hold where no block does.
     nowhere: *mut u8,
 }
 
-/// A group, and the first of the panels it is multiplied by.
+/// Blocks of one form, next to each other: a group times some panels.
 #[derive(Clone, Copy)]
-struct Block<'a> {
+struct Run<'a> {
     a: TileRows,
     group: &'a Group,
     part: usize,
+    /// The first panel, and how many blocks there are.
     panel: usize,
+    blocks: usize,
     /// Sums of the earlier parts.
     part_sums: *mut u8,
-    /// The rows to be fetched.
-    next: Ahead,
-    /// Whether the tiles of its first step are in their registers, and whether a block of the same form comes next.
-    loaded: bool,
-    more: bool,
+}
+
+/// The tiles of a block.
+#[derive(Clone, Copy)]
+struct Block {
+    a: TileRows,
+    b: *const u8,
+    /// Where its successor's tiles of B are.
+    next_b: *const u8,
+    steps: usize,
+    /// Where the sums that the registers hold go.
+    held: *mut u8,
+    /// Sums of the earlier parts, if there are any.
+    earlier: Option<*const u8>,
+    /// How many parts of the epilogue follow each product but the last, and the last.
+    parts: (usize, usize),
 }
 
 /// Repeats a block with `$i` as a constant for each tile of sums: as a loop it might stay one, with a jump per tile.
@@ -111,15 +124,15 @@ macro_rules! for_each_tile {
     };
 }
 
-impl<'a> Pass<'a> {
+impl<'a, F: Finisher> Pass<'a, F> {
     pub(super) fn new(
         (k, layout): (KParts, PanelLayout),
         packed: &'a [i8],
         first_panel: usize,
         [part_sums, nowhere]: [*mut u8; 2],
-        pending: [Pending<'a>; 2],
+        finisher: F,
     ) -> Self {
-        Self { k, packed, layout, first_panel, part_sums, pending, turn: 0, held: None, nowhere }
+        Self { k, packed, layout, first_panel, part_sums, finisher, held: None, nowhere }
     }
 
     /// Multiplies a part of K of a group, of R tiles, by the panels `panels`, and fetches the rows that come next.
@@ -135,116 +148,123 @@ impl<'a> Pass<'a> {
         part: usize,
         panels: Range<usize>,
     ) {
-        let mut panel = panels.start;
-        let rows_per_panel = next.rows.div_ceil(panels.len());
-        let mut loaded = false;
-        while panel < panels.end {
-            let part_sums = self.part_sums.wrapping_add((panel - panels.start) * 2 * TILE_BYTES);
-            let left = panels.end - panel;
-            let columns = match (R, left) {
-                (1, 4..) => 4,
-                (_, 2..) => 2,
-                _ => 1,
-            };
-            let next = next.take(rows_per_panel * columns);
-            let more = left >= 2 * columns;
-            let block = Block { a, group, part, panel, part_sums, next, loaded, more };
-            // SAFETY: same contract, of panels that are left.
-            unsafe {
-                match (R, columns) {
-                    (1, 4) => self.block::<T, S, 1, 4>(tiles, block),
-                    (1, 2) => self.block::<T, S, 1, 2>(tiles, block),
-                    (1, _) => self.block::<T, S, 1, 1>(tiles, block),
-                    (_, 2) => self.block::<T, S, 2, 2>(tiles, block),
-                    _ => self.block::<T, S, 2, 1>(tiles, block),
-                }
+        let run = |panel: usize, blocks: usize| Run {
+            a,
+            group,
+            part,
+            panel,
+            blocks,
+            part_sums: self.part_sums.wrapping_add((panel - panels.start) * 2 * TILE_BYTES),
+        };
+        let (panel, count) = (panels.start, panels.len());
+        // SAFETY: same contract, of these panels.
+        unsafe {
+            if R == 2 {
+                let (pairs, one) = (count / 2, count % 2);
+                let (first, last) = (run(panel, pairs), run(panel + 2 * pairs, one));
+                self.blocks::<T, S, 2, 2>(tiles, first, &mut next);
+                self.blocks::<T, S, 2, 1>(tiles, last, &mut next);
+            } else {
+                let (fours, twos, one) = (count / 4, count % 4 / 2, count % 2);
+                let (first, last) = (run(panel, fours), run(panels.end - one, one));
+                let middle = run(panel + 4 * fours, twos);
+                self.blocks::<T, S, 1, 4>(tiles, first, &mut next);
+                self.blocks::<T, S, 1, 2>(tiles, middle, &mut next);
+                self.blocks::<T, S, 1, 1>(tiles, last, &mut next);
             }
-            (panel, loaded) = (panel + columns, more);
         }
     }
 
-    /// Multiplies R tiles of A by C panels.
+    /// Multiplies R tiles of A by C panels, and again by as many next to them.
+    ///
+    /// # Safety
+    /// As [`Self::panels`].
     #[inline(always)]
-    unsafe fn block<T: Tiles, S: Signs, const R: usize, const C: usize>(
+    unsafe fn blocks<T: Tiles, S: Signs, const R: usize, const C: usize>(
         &mut self,
         tiles: &mut T,
-        block: Block<'_>,
+        run: Run<'_>,
+        next: &mut Ahead,
     ) {
-        let Block { group, part, panel, part_sums, .. } = block;
+        let Run { a, group, part, mut panel, blocks, mut part_sums } = run;
+        if blocks == 0 {
+            return;
+        }
+        let (first, steps) = self.k.part(part);
+        let distance = self.layout.panel_bytes();
+        let b = self.packed[panel * distance..].as_ptr().cast::<u8>();
+        let mut b = b.wrapping_add(first * TILE_BYTES);
+        let parts = self.finisher.parts_per_product(steps);
+        let whole = part + 1 == self.k.parts;
         // SAFETY: same contract; the block that is held has its place.
         unsafe {
             if self.held.is_none_or(|held| held.tiles != (R, C)) {
                 self.store(tiles);
             }
-            if block.next.rows > 0 {
-                self.steps::<T, S, R, C, true>(tiles, block);
-            } else {
-                self.steps::<T, S, R, C, false>(tiles, block);
+            let mut held = self.held.take().map_or(self.nowhere, |held| held.to);
+            first_loads::<T, R, C>(tiles, &StepTiles { a, b, panel: distance });
+            for left in (0..blocks).rev() {
+                // After the last block its own tiles once more, for nothing.
+                let next_b = b.wrapping_add(if left > 0 { C * distance } else { 0 });
+                let earlier = (part > 0).then_some(part_sums.cast_const());
+                let block = Block { a, b, next_b, steps, held, earlier, parts };
+                let mut work = self.finisher.work::<C>();
+                let next = if next.rows > 0 { next.take(C) } else { *next };
+                self.block::<T, S, R, C>(tiles, block, next, &mut work);
+                self.finisher.rest(work);
+                held = if whole {
+                    let col = panel * NR;
+                    let columns = (col, (self.layout.n - col).min(C * NR));
+                    self.finisher.begin::<C>(group, columns, (panel - self.first_panel) * NR)
+                } else {
+                    self.finisher.skip();
+                    part_sums
+                };
+                (panel, b) = (panel + C, next_b);
+                part_sums = part_sums.wrapping_add(C * 2 * TILE_BYTES);
             }
-            self.pending[self.turn].rest();
+            self.held = Some(Held { tiles: (R, C), to: held });
         }
-        let to = if part + 1 < self.k.parts {
-            part_sums
-        } else {
-            let col = panel * NR;
-            let columns = (col, (self.layout.n - col).min(C * NR));
-            self.pending[self.turn].begin(group, C, columns, (panel - self.first_panel) * NR)
-        };
-        self.held = Some(Held { tiles: (R, C), to });
-        self.turn ^= 1;
     }
 
     /// The products of a block. While they are under way, the sums that the registers held are stored, and those of the
     /// block before finished.
     #[inline(always)]
-    unsafe fn steps<T: Tiles, S: Signs, const R: usize, const C: usize, const FETCH: bool>(
-        &mut self,
+    unsafe fn block<T: Tiles, S: Signs, const R: usize, const C: usize>(
+        &self,
         tiles: &mut T,
-        block: Block<'_>,
+        block: Block,
+        next: Ahead,
+        work: &mut F::Work,
     ) {
-        let Block { a, part, panel, part_sums, next, loaded, more, .. } = block;
-        let (first, steps) = self.k.part(part);
-        let distance = self.layout.panel_bytes();
-        let weights = self.packed[panel * distance..].as_ptr().cast::<u8>();
-        let weights = weights.wrapping_add(first * TILE_BYTES);
+        let Block { a, b, next_b, steps, held, earlier, parts: (each, last) } = block;
         let stride = C * TILE_ROW_BYTES;
-        let held = self.held.take().map_or(self.nowhere, |held| held.to);
-        let pending = &mut self.pending[self.turn];
-        let parts = pending.parts_per_step(steps);
-        let mut now = StepTiles { a, b: weights, panel: distance };
-        // After the last step, the next block's first tiles: if there is none, its own once more, for nothing.
-        let after =
-            StepTiles { b: weights.wrapping_add(if more { C * distance } else { 0 }), ..now };
+        let mut now = StepTiles { a, b, panel: self.layout.panel_bytes() };
+        let after = StepTiles { b: next_b, ..now };
         // SAFETY: A and B have tiles for every step (contract); sums of earlier parts lie where their block put them; the
         // block that is held has its place.
         unsafe {
-            if !loaded {
-                first_loads::<T, R, C>(tiles, &now);
-            }
             for s in 0..steps {
-                let last = s + 1 == steps;
-                let then = if last { after } else { now.next() };
+                let then = if s + 1 == steps { after } else { now.next() };
                 if s == 0 {
                     for_each_tile!(i < R * C, {
                         store_sums(tiles, i, held.add(place(i, C)), stride);
-                        if part == 0 {
-                            zero_sums(tiles, i);
-                        } else {
-                            load_sums(tiles, i, part_sums.add(place(i, C)), stride);
+                        match earlier {
+                            None => zero_sums(tiles, i),
+                            Some(sums) => load_sums(tiles, i, sums.add(place(i, C)), stride),
                         }
                         multiply::<T, S, R, C>(tiles, i);
                         next_loads::<T, R, C>(tiles, i, &now, &then);
+                        F::parts::<C>(work, if i + 1 < R * C { each } else { last });
                     });
                 } else {
                     for_each_tile!(i < R * C, {
                         multiply::<T, S, R, C>(tiles, i);
                         next_loads::<T, R, C>(tiles, i, &now, &then);
+                        F::parts::<C>(work, if i + 1 < R * C { each } else { last });
                     });
                 }
-                if FETCH {
-                    next.fetch(s);
-                }
-                pending.parts(parts);
+                next.fetch(s);
                 now = then;
             }
         }
@@ -254,6 +274,7 @@ impl<'a> Pass<'a> {
     ///
     /// # Safety
     /// The place of the block that is held is still its own.
+    #[inline(always)]
     unsafe fn store<T: Tiles>(&mut self, tiles: &mut T) {
         let Some(Held { tiles: (r, c), to }) = self.held.take() else { return };
         let stride = c * TILE_ROW_BYTES;
@@ -269,12 +290,16 @@ impl<'a> Pass<'a> {
     ///
     /// # Safety
     /// As [`Self::panels`].
+    #[inline(always)]
     pub(super) unsafe fn finish<T: Tiles>(&mut self, tiles: &mut T) {
         // SAFETY: same contract.
         unsafe {
             self.store(tiles);
-            self.pending[self.turn].rest();
-            self.pending[self.turn ^ 1].rest();
+            for _ in 0..2 {
+                let work = self.finisher.work::<2>();
+                self.finisher.rest(work);
+                self.finisher.skip();
+            }
         }
     }
 }

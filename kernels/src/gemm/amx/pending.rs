@@ -1,8 +1,10 @@
-//! A block of sums that is finished while the tiles of a later one multiply.
+//! Blocks of sums that are finished while the tiles of later ones multiply.
+
+use std::marker::PhantomData;
 
 use super::{pass::Group, tiles::TILE_ROWS};
 use crate::{
-    epilogue::{Epilogue, Loaded, NR, TileOut},
+    epilogue::{Epilogue, Loaded, NR, Quant, Stored, TileOut},
     gemm::kernel::{Dot, finish},
 };
 
@@ -10,8 +12,9 @@ use crate::{
 pub(super) const BLOCK_ROWS: usize = 2 * TILE_ROWS;
 pub(super) const BLOCK_SUMS: usize = 4 * TILE_ROWS * NR;
 
-/// Vectors of sums that are finished at a time.
+/// Vectors of sums that are finished at a time, and by the plain epilogue.
 const PART_VECTORS: usize = 16;
+const PLAIN_VECTORS: usize = 8;
 
 /// Finishes some rows of a block: [`Pending::part`] under an ISA's target features.
 ///
@@ -69,7 +72,7 @@ impl<'a> Pending<'a> {
     /// it is finished: `columns` says the first column and how many there are, `shift` how many columns the first is
     /// beyond the group's.
     #[inline(always)]
-    pub(super) fn begin(
+    fn begin(
         &mut self,
         group: &Group,
         panels: usize,
@@ -84,39 +87,6 @@ impl<'a> Pending<'a> {
             self.row_sums = group.row_sums;
         }
         self.sums.cast()
-    }
-
-    /// How many parts should be finished at a time, for the block to be done after `steps` times.
-    #[inline(always)]
-    pub(super) fn parts_per_step(&self, steps: usize) -> usize {
-        let parts = ((self.rows - self.done) * self.panels).div_ceil(PART_VECTORS);
-        if parts <= steps { 1 } else { parts.div_ceil(steps) }
-    }
-
-    /// Finishes so many parts, or what there is left.
-    ///
-    /// # Safety
-    /// The ISA of `finish` is supported, and the block is in its place.
-    #[inline(always)]
-    pub(super) unsafe fn parts(&mut self, parts: usize) {
-        for _ in 0..parts {
-            if self.done < self.rows {
-                // SAFETY: same contract.
-                unsafe { (self.finish)(self) };
-            }
-        }
-    }
-
-    /// Finishes the block.
-    ///
-    /// # Safety
-    /// As [`Self::parts`].
-    #[inline(always)]
-    pub(super) unsafe fn rest(&mut self) {
-        while self.done < self.rows {
-            // SAFETY: same contract.
-            unsafe { (self.finish)(self) };
-        }
     }
 
     /// Finishes one part: 16 vectors of sums, or a row where fewer are left.
@@ -165,5 +135,296 @@ impl<'a> Pending<'a> {
         }
         self.to = self.to.at_row(MR);
         self.done += MR;
+    }
+}
+
+/// Finishes blocks while later ones multiply. There are two: the one that is being finished, and the one whose sums are
+/// still in the registers.
+pub(super) trait Finisher {
+    /// The block that is being finished, while another multiplies.
+    type Work;
+
+    /// How many parts of the largest blocks are to be finished after each product of a step but the last one, and after the
+    /// last, for blocks to be finished after so many steps.
+    fn parts_per_product(&self, steps: usize) -> (usize, usize);
+
+    /// Begins to finish, while blocks of C panels multiply.
+    fn work<const C: usize>(&mut self) -> Self::Work;
+
+    /// Finishes so many parts, or what there is left.
+    ///
+    /// # Safety
+    /// The ISA that this was made for is supported; the sums of the block are in their place, and its output is exclusive.
+    unsafe fn parts<const C: usize>(work: &mut Self::Work, parts: usize);
+
+    /// Finishes what is left.
+    ///
+    /// # Safety
+    /// As [`Self::parts`].
+    unsafe fn rest(&mut self, work: Self::Work);
+
+    /// Takes over the block that was multiplied while another was finished: its place is that one's, and the answer. The
+    /// other is to be finished next. `columns` says the first column and how many there are of C panels, `shift` how many
+    /// columns the first is beyond the group's.
+    fn begin<const C: usize>(
+        &mut self,
+        group: &Group,
+        columns: (usize, usize),
+        shift: usize,
+    ) -> *mut u8;
+
+    /// The same of a block whose sums go elsewhere.
+    fn skip(&mut self);
+}
+
+/// Any epilogue, by a function that takes [`PART_VECTORS`] at a time.
+pub(super) struct AnyEpilogue<'a> {
+    blocks: &'a mut [Pending<'a>; 2],
+    turn: usize,
+}
+
+impl<'a> AnyEpilogue<'a> {
+    pub(super) fn new(blocks: &'a mut [Pending<'a>; 2]) -> Self {
+        Self { blocks, turn: 0 }
+    }
+}
+
+impl<'a> Finisher for AnyEpilogue<'a> {
+    type Work = *mut Pending<'a>;
+
+    #[inline(always)]
+    fn parts_per_product(&self, steps: usize) -> (usize, usize) {
+        const PARTS: usize = BLOCK_SUMS / NR / PART_VECTORS;
+        (0, PARTS.div_ceil(steps))
+    }
+
+    #[inline(always)]
+    fn work<const C: usize>(&mut self) -> *mut Pending<'a> {
+        &mut self.blocks[self.turn]
+    }
+
+    #[inline(always)]
+    unsafe fn parts<const C: usize>(work: &mut *mut Pending<'a>, parts: usize) {
+        // SAFETY: the block of `Self::work`, that nothing else refers to until `Self::rest`.
+        let block = unsafe { &mut **work };
+        for _ in 0..parts {
+            if block.done < block.rows {
+                // SAFETY: same contract.
+                unsafe { (block.finish)(block) };
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn rest(&mut self, _work: *mut Pending<'a>) {
+        let block = &mut self.blocks[self.turn];
+        while block.done < block.rows {
+            // SAFETY: same contract.
+            unsafe { (block.finish)(block) };
+        }
+    }
+
+    #[inline(always)]
+    fn begin<const C: usize>(
+        &mut self,
+        group: &Group,
+        columns: (usize, usize),
+        shift: usize,
+    ) -> *mut u8 {
+        let place = self.blocks[self.turn].begin(group, C, columns, shift);
+        self.turn ^= 1;
+        place
+    }
+
+    #[inline(always)]
+    fn skip(&mut self) {
+        self.turn ^= 1;
+    }
+}
+
+/// [`Epilogue::plain_half_even`] without zero points of weights, in as few instructions as it takes: by pieces of
+/// [`PLAIN_VECTORS`], small enough to fit between two products.
+pub(super) struct PlainEpilogue<D> {
+    stored: Stored,
+    multiplier: *const f32,
+    starts: *const i32,
+    /// From one row of the output to the next.
+    ldc: usize,
+    /// The block that is being finished, and the other.
+    now: PlainBlock,
+    other: PlainBlock,
+    dot: PhantomData<D>,
+}
+
+/// A block whose sums lie row after row.
+#[derive(Clone, Copy)]
+struct PlainBlock {
+    sums: *mut i32,
+    panels: usize,
+    /// The first column, and how many columns it is beyond the first of all.
+    col: usize,
+    shift: usize,
+    columns: usize,
+    out: *mut u8,
+    rows: usize,
+}
+
+/// The rows of a block that are left, the next ones first.
+pub(super) struct PlainWork<D> {
+    stored: Stored,
+    sums: *const i32,
+    start: *const i32,
+    multiplier: *const f32,
+    out: *mut u8,
+    ldc: usize,
+    /// Pieces of C whole panels, and rows that are left after these.
+    pieces: usize,
+    rows: usize,
+    dot: PhantomData<D>,
+}
+
+impl<D: Dot> PlainEpilogue<D> {
+    pub(super) fn new(
+        places: [*mut i32; 2],
+        starts: *const i32,
+        (quant, multiplier): (&Quant, &[f32]),
+        to: TileOut,
+    ) -> Self {
+        let block = |sums| PlainBlock {
+            sums,
+            panels: 1,
+            col: 0,
+            shift: 0,
+            columns: 0,
+            out: to.out,
+            rows: 0,
+        };
+        Self {
+            stored: quant.stored(),
+            multiplier: multiplier.as_ptr(),
+            starts,
+            ldc: to.ldc,
+            now: block(places[0]),
+            other: block(places[1]),
+            dot: PhantomData,
+        }
+    }
+}
+
+impl<D: Dot> PlainWork<D> {
+    /// Finishes MR rows of NV panels, of which `columns` columns exist.
+    ///
+    /// # Safety
+    /// So many rows are left of what [`Finisher::parts`] wants.
+    #[inline(always)]
+    unsafe fn rows<const MR: usize, const NV: usize>(&mut self, columns: usize) {
+        let Self { stored, sums, start, multiplier, out, ldc, .. } = *self;
+        // SAFETY: the block's sums, whose output is exclusive; each column has a start and a multiplier.
+        unsafe {
+            let mut acc = std::array::from_fn::<_, MR, _>(|r| {
+                std::array::from_fn::<_, NV, _>(|v| {
+                    let sums = D::start(sums.add((r * NV + v) * NR));
+                    D::add(sums, D::start(start.add(v * NR)))
+                })
+            });
+            let done = D::requantize(&mut acc, stored, multiplier, columns, out, ldc, &Loaded);
+            debug_assert!(done, "as `Dot::REQUANTIZES` says");
+        }
+        self.sums = sums.wrapping_add(MR * NV * NR);
+        self.out = out.wrapping_add(MR * ldc);
+    }
+
+    /// Finishes what is left of a block of NV panels, row by row.
+    ///
+    /// # Safety
+    /// As [`Finisher::rest`].
+    #[inline(always)]
+    unsafe fn row_by_row<const NV: usize>(&mut self, columns: usize) {
+        for _ in 0..self.pieces * (PLAIN_VECTORS / NV) + self.rows {
+            // SAFETY: same contract.
+            unsafe { self.rows::<1, NV>(columns) };
+        }
+    }
+}
+
+impl<D: Dot> Finisher for PlainEpilogue<D> {
+    type Work = PlainWork<D>;
+
+    #[inline(always)]
+    fn parts_per_product(&self, steps: usize) -> (usize, usize) {
+        const PARTS: usize = BLOCK_SUMS / NR / PLAIN_VECTORS;
+        // In few steps after each product, in more steps after the last.
+        match PARTS.div_ceil(steps) {
+            parts @ 0..=2 => (0, parts),
+            parts => (parts.div_ceil(4), parts.div_ceil(4)),
+        }
+    }
+
+    #[inline(always)]
+    fn work<const C: usize>(&mut self) -> PlainWork<D> {
+        let PlainBlock { sums, panels, col, shift, columns, out, rows } = self.now;
+        let whole = (C == 2 || C == 4) && panels == C && columns == C * NR;
+        let pieces = if whole { rows / (PLAIN_VECTORS / C) } else { 0 };
+        PlainWork {
+            stored: self.stored,
+            sums,
+            start: self.starts.wrapping_add(shift),
+            multiplier: self.multiplier.wrapping_add(col),
+            out,
+            ldc: self.ldc,
+            pieces,
+            rows: if whole { rows % (PLAIN_VECTORS / C) } else { rows },
+            dot: PhantomData,
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn parts<const C: usize>(work: &mut PlainWork<D>, parts: usize) {
+        for _ in 0..parts {
+            if work.pieces > 0 {
+                work.pieces -= 1;
+                // SAFETY: same contract; a piece has so many rows, of whole panels.
+                unsafe {
+                    match C {
+                        2 => work.rows::<{ PLAIN_VECTORS / 2 }, 2>(C * NR),
+                        _ => work.rows::<{ PLAIN_VECTORS / 4 }, 4>(C * NR),
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn rest(&mut self, mut work: PlainWork<D>) {
+        if work.pieces + work.rows > 0 {
+            let PlainBlock { panels, columns, .. } = self.now;
+            // SAFETY: same contract.
+            unsafe {
+                match panels {
+                    1 => work.row_by_row::<1>(columns),
+                    2 => work.row_by_row::<2>(columns),
+                    _ => work.row_by_row::<4>(columns),
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn begin<const C: usize>(
+        &mut self,
+        group: &Group,
+        (col, columns): (usize, usize),
+        shift: usize,
+    ) -> *mut u8 {
+        let (sums, out) = (self.now.sums, group.to.at_column(shift, 1).out);
+        let block = PlainBlock { sums, panels: C, col, shift, columns, out, rows: group.rows };
+        self.now = std::mem::replace(&mut self.other, block);
+        sums.cast()
+    }
+
+    #[inline(always)]
+    fn skip(&mut self) {
+        self.now.rows = 0;
+        std::mem::swap(&mut self.now, &mut self.other);
     }
 }

@@ -1,10 +1,10 @@
 //! The tile registers of a worker, and the kernel sets that have tiles.
 
 use super::{
-    Helpers, Operands, TileUnit,
+    Operands, Plan, TileUnit, multiply_all,
     pending::Pending,
     run,
-    tiles::{S8S8, TileRows, U8S8},
+    tiles::{S8S8, Signs, Tiles, U8S8},
 };
 #[cfg(any(test, feature = "testing"))]
 use super::{model::Model, tiles::TileConfig};
@@ -13,10 +13,7 @@ use crate::cpu::Cpu;
 use crate::{
     cpu::Isa,
     epilogue::Sign,
-    gemm::{
-        driver::Core,
-        kernel::{KernelSet, Rows},
-    },
+    gemm::{driver::Core, kernel::KernelSet},
 };
 
 /// The tile registers of a thread while it works on a matrix: configured when first needed, released when dropped.
@@ -42,29 +39,29 @@ macro_rules! tile_set {
                         unsafe { pending.part::<$dot>() }
                     }
                     #[$attr]
-                    unsafe fn copied(
-                        rows: &Rows,
-                        first: usize,
-                        steps: usize,
-                        copy: &mut [i8],
-                    ) -> TileRows {
-                        // SAFETY: the caller keeps the contract.
-                        unsafe { rows.copied(first, steps, copy) }
+                    unsafe fn all<T: Tiles, S: Signs>(
+                        tiles: &mut T,
+                        core: &Core<'_>,
+                        operands: Operands<'_>,
+                        plan: &Plan,
+                        scratch: &mut [i8],
+                    ) {
+                        // SAFETY: the caller keeps the contract of `run`.
+                        unsafe {
+                            multiply_all::<T, S, $dot>(tiles, core, operands, plan, scratch, part)
+                        }
                     }
-                    #[$attr]
                     unsafe fn block(
                         core: &Core<'_>,
                         state: &mut TileState,
                         operands: Operands<'_>,
                     ) {
-                        let helpers = Helpers { finish: part, copied };
-                        // SAFETY: the caller keeps the contract of `TileUnit::run`; the features of the helpers are those
-                        // of this function.
+                        // SAFETY: the caller keeps the contract of `TileUnit::run`, whose ISA has the features.
                         unsafe {
                             let tiles = $tiles(state);
                             match core.a_sign {
-                                Sign::U8 => run::<_, U8S8>(tiles, core, operands, helpers),
-                                Sign::S8 => run::<_, S8S8>(tiles, core, operands, helpers),
+                                Sign::U8 => run(tiles, core, operands, all::<_, U8S8>),
+                                Sign::S8 => run(tiles, core, operands, all::<_, S8S8>),
                             }
                         }
                     }

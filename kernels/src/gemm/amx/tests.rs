@@ -182,9 +182,17 @@ unsafe fn finish(pending: &mut Pending<'_>) {
     unsafe { pending.part::<scalar::Portable<i16>>() }
 }
 
-unsafe fn copied(rows: &Rows, first: usize, steps: usize, copy: &mut [i8]) -> TileRows {
+unsafe fn all<S: Signs>(
+    tiles: &mut Model,
+    core: &Core<'_>,
+    operands: Operands<'_>,
+    plan: &Plan,
+    scratch: &mut [i8],
+) {
     // SAFETY: as above.
-    unsafe { rows.copied(first, steps, copy) }
+    unsafe {
+        multiply_all::<_, S, scalar::Portable<i16>>(tiles, core, operands, plan, scratch, finish)
+    }
 }
 
 /// `rows × k` by `k × n` on the model, against the definition: rows `lda` bytes apart, the first `offset` bytes beyond a
@@ -228,9 +236,8 @@ fn check_gemm<S: Signs>(
     };
     let source = Source::Matrix(a.as_ptr().cast());
     let operands = Operands { source, lda, rows, panels: 0..layout.panels(), to };
-    let helpers = Helpers { finish, copied };
     // SAFETY: A has so many rows, `y` room for them; weights are followed by the slack.
-    unsafe { run::<_, S>(&mut modelled_tiles(), &core, operands, helpers) };
+    unsafe { run(&mut modelled_tiles(), &core, operands, all::<S>) };
     for (r, y) in y.chunks(n + 3).enumerate() {
         for (j, &y) in y[..n].iter().enumerate() {
             let sum: i64 = (0..k)
