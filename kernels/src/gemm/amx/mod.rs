@@ -297,8 +297,7 @@ unsafe fn multiply_all<T: Tiles, S: Signs, D: Dot>(
     let (copy, scratch) = scratch.split_at_mut(copy_bytes);
     let (starts, scratch) = scratch.split_at_mut(start_bytes);
     let (part_sums, blocks) = scratch.split_at_mut(part_bytes);
-    start_sums(core, panels.start * NR, starts);
-    let starts = starts.as_ptr().cast();
+    let starts = start_sums(core, panels.start * NR, starts);
     let (even, blocks) = blocks.split_at_mut(block_bytes);
     let (odd, nowhere) = blocks.split_at_mut(block_bytes);
     let blocks = [even, odd].map(|block| block.as_mut_ptr().cast());
@@ -390,15 +389,23 @@ unsafe fn multiply_groups<T: Tiles, S: Signs, F: Finisher>(
     unsafe { pass.finish(tiles) };
 }
 
-/// Writes what the sums of the columns from `col` on start from: the bias, without what it holds to undo the offset that
-/// other kernels add to activations.
-fn start_sums(core: &Core<'_>, col: usize, starts: &mut [i8]) {
+/// What the sums of the columns from `col` on start from: the bias, without what it holds to undo the offset that other
+/// kernels add to activations, which takes `room` for as many.
+fn start_sums(core: &Core<'_>, col: usize, room: &mut [i8]) -> *const i32 {
+    let bias = &core.epilogue.bias[col..];
     let offset = core.set.offset(core.a_sign);
-    let sums = core.sums[col.min(core.sums.len())..].iter().chain(std::iter::repeat(&0));
-    let starts = starts.as_chunks_mut::<4>().0;
-    for ((start, bias), sum) in starts.iter_mut().zip(&core.epilogue.bias[col..]).zip(sums) {
-        *start = bias.wrapping_add(offset.wrapping_mul(*sum)).to_ne_bytes().map(|b| b as i8);
+    if offset == 0 {
+        return bias.as_ptr();
     }
+    let starts = room.as_chunks_mut::<4>().0;
+    let sums = &core.sums[col.min(core.sums.len())..];
+    let start = |start: i32| start.to_ne_bytes().map(|b| b as i8);
+    for ((to, bias), sum) in starts.iter_mut().zip(bias).zip(sums) {
+        *to = start(bias.wrapping_add(offset.wrapping_mul(*sum)));
+    }
+    // Columns of the last panel that do not exist.
+    starts.iter_mut().skip(sums.len()).for_each(|to| *to = start(0));
+    room.as_ptr().cast()
 }
 
 impl Rows {
