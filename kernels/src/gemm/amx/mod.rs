@@ -338,6 +338,13 @@ unsafe fn multiply_groups<T: Tiles, S: Signs, F: Finisher>(
     let Core { set, layout, epilogue, a_sign, .. } = *core;
     let Operands { mut source, lda, rows, panels, to } = operands;
     let Plan { k, at_a_time, in_place, far } = *plan;
+    let rows_of = |a: *const u8, row: usize| Rows {
+        a: a.wrapping_add(row * lda),
+        lda,
+        k: layout.k,
+        count: BLOCK_ROWS.min(rows - row),
+        sign: a_sign,
+    };
     for first in panels.clone().step_by(at_a_time.max(1)) {
         let some = first..(first + at_a_time).min(panels.end);
         for row in (0..rows).step_by(BLOCK_ROWS) {
@@ -346,15 +353,9 @@ unsafe fn multiply_groups<T: Tiles, S: Signs, F: Finisher>(
                 row_sums: [0; BLOCK_ROWS],
                 to: to.at_row(row),
             };
-            let from = Rows {
-                a: match &mut source {
-                    Source::Matrix(a) => a.wrapping_add(row * lda),
-                    Source::Patches(gather) => gather(row..row + group.rows),
-                },
-                lda,
-                k: layout.k,
-                count: group.rows,
-                sign: a_sign,
+            let from = match &mut source {
+                Source::Matrix(a) => rows_of(*a, row),
+                Source::Patches(gather) => Rows { a: gather(row..row + group.rows), ..rows_of(std::ptr::null(), row) },
             };
             // SAFETY: rows `row` … of those granted, as many as `group` has; the copy has room for the rows and steps of a
             // part, the scratch for all sums; tiles of B lie in the panels, or in the slack after them.
@@ -376,10 +377,28 @@ unsafe fn multiply_groups<T: Tiles, S: Signs, F: Finisher>(
                         per_panel: count.div_ceil(some.len()),
                     };
                     let a = (from.tiles(first, steps, in_place, copy), next);
+                    let then = match &source {
+                        Source::Matrix(a) => {
+                            let (panel, row, part) = if part + 1 < k.parts {
+                                (some.start, row, part + 1)
+                            } else if row + BLOCK_ROWS < rows {
+                                (some.start, row + BLOCK_ROWS, 0)
+                            } else {
+                                (some.end, 0, 0)
+                            };
+                            let (first, steps) = k.part(part);
+                            let there = rows_of(*a, row);
+                            let fits = there.are_tiles(first + steps, in_place)
+                                && there.count > TILE_ROWS
+                                && panel + 2 <= panels.end;
+                            fits.then(|| pass.first(there.in_place(first).first, panel, first))
+                        }
+                        Source::Patches(_) => None,
+                    };
                     if group.rows > TILE_ROWS {
-                        pass.panels::<T, S, 2>(tiles, a, &group, part, some.clone());
+                        pass.panels::<T, S, 2>(tiles, a, &group, part, some.clone(), then);
                     } else {
-                        pass.panels::<T, S, 1>(tiles, a, &group, part, some.clone());
+                        pass.panels::<T, S, 1>(tiles, a, &group, part, some.clone(), then);
                     }
                 }
             }
@@ -421,13 +440,17 @@ impl Rows {
         in_place: bool,
         copy: &mut [i8],
     ) -> TileRows {
-        let whole = (first + steps) * TILE_ROW_BYTES <= self.k;
-        if in_place && whole && self.count.is_multiple_of(TILE_ROWS) {
+        if self.are_tiles(first + steps, in_place) {
             self.in_place(first)
         } else {
             // SAFETY: same contract.
             unsafe { self.copied(first, steps, copy) }
         }
+    }
+
+    /// Whether the tiles of the steps before `end` need no copy.
+    fn are_tiles(&self, end: usize, in_place: bool) -> bool {
+        in_place && end * TILE_ROW_BYTES <= self.k && self.count.is_multiple_of(TILE_ROWS)
     }
 
     /// The tiles from step `first` on, where every row of them is a line of A itself.

@@ -78,8 +78,17 @@ pub(super) struct Pass<'a, F> {
     part_sums: *mut u8,
     finisher: F,
     held: Option<Held>,
+    /// The first tiles of A and B of a block of 2 × 2 tiles, if they are in their registers.
+    loaded: Option<First>,
     /// Room for a block that nobody asks for: what the registers hold where no block does.
     nowhere: *mut u8,
+}
+
+/// Where a block's first tiles of A and B are.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) struct First {
+    pub(super) a: *const u8,
+    pub(super) b: *const u8,
 }
 
 /// Blocks of one form, next to each other: a group times some panels.
@@ -93,6 +102,8 @@ struct Run<'a> {
     blocks: usize,
     /// Sums of the earlier parts.
     part_sums: *mut u8,
+    /// Where the next run begins, if that is known and it has this form.
+    then: Option<First>,
 }
 
 /// The tiles of a block.
@@ -100,8 +111,8 @@ struct Run<'a> {
 struct Block {
     a: TileRows,
     b: *const u8,
-    /// Where its successor's tiles of B are.
-    next_b: *const u8,
+    /// Where its successor's tiles are.
+    after: First,
     steps: usize,
     /// Where the sums that the registers hold go.
     held: *mut u8,
@@ -132,7 +143,13 @@ impl<'a, F: Finisher> Pass<'a, F> {
         [part_sums, nowhere]: [*mut u8; 2],
         finisher: F,
     ) -> Self {
-        Self { k, packed, layout, first_panel, part_sums, finisher, held: None, nowhere }
+        Self { k, packed, layout, first_panel, part_sums, finisher, held: None, loaded: None, nowhere }
+    }
+
+    /// Where blocks begin that multiply `a` by the panels from `panel` on, from step `first` on.
+    pub(super) fn first(&self, a: *const u8, panel: usize, first: usize) -> First {
+        let b = self.packed[panel * self.layout.panel_bytes()..].as_ptr().cast::<u8>();
+        First { a, b: b.wrapping_add(first * TILE_BYTES) }
     }
 
     /// Multiplies a part of K of a group, of R tiles, by the panels `panels`, and fetches the rows that come next.
@@ -147,8 +164,10 @@ impl<'a, F: Finisher> Pass<'a, F> {
         group: &Group,
         part: usize,
         panels: Range<usize>,
+        then: Option<First>,
     ) {
         let run = |panel: usize, blocks: usize| Run {
+            then: None,
             a,
             group,
             part,
@@ -161,7 +180,9 @@ impl<'a, F: Finisher> Pass<'a, F> {
         unsafe {
             if R == 2 {
                 let (pairs, one) = (count / 2, count % 2);
+                let then = then.filter(|_| one == 0);
                 let (first, last) = (run(panel, pairs), run(panel + 2 * pairs, one));
+                let first = Run { then, ..first };
                 self.blocks::<T, S, 2, 2>(tiles, first, &mut next);
                 self.blocks::<T, S, 2, 1>(tiles, last, &mut next);
             } else {
@@ -186,14 +207,13 @@ impl<'a, F: Finisher> Pass<'a, F> {
         run: Run<'_>,
         next: &mut Ahead,
     ) {
-        let Run { a, group, part, mut panel, blocks, mut part_sums } = run;
+        let Run { a, group, part, mut panel, blocks, mut part_sums, then } = run;
         if blocks == 0 {
             return;
         }
         let (first, steps) = self.k.part(part);
         let distance = self.layout.panel_bytes();
-        let b = self.packed[panel * distance..].as_ptr().cast::<u8>();
-        let mut b = b.wrapping_add(first * TILE_BYTES);
+        let mut b = self.first(a.first, panel, first).b;
         let parts = self.finisher.parts_per_product(steps);
         let whole = part + 1 == self.k.parts;
         // SAFETY: same contract; the block that is held has its place.
@@ -202,12 +222,20 @@ impl<'a, F: Finisher> Pass<'a, F> {
                 self.store(tiles);
             }
             let mut held = self.held.take().map_or(self.nowhere, |held| held.to);
-            first_loads::<T, R, C>(tiles, &StepTiles { a, b, panel: distance });
+            if self.loaded.take() != Some(First { a: a.first, b }) || (R, C) != (2, 2) {
+                first_loads::<T, R, C>(tiles, &StepTiles { a, b, panel: distance });
+            }
+            self.loaded = then;
             for left in (0..blocks).rev() {
-                // After the last block its own tiles once more, for nothing.
-                let next_b = b.wrapping_add(if left > 0 { C * distance } else { 0 });
+                let next_b = b.wrapping_add(C * distance);
+                // What comes after the last block, or its own tiles once more, for nothing.
+                let after = match (left, then) {
+                    (0, Some(then)) => then,
+                    (0, None) => First { a: a.first, b },
+                    _ => First { a: a.first, b: next_b },
+                };
                 let earlier = (part > 0).then_some(part_sums.cast_const());
-                let block = Block { a, b, next_b, steps, held, earlier, parts };
+                let block = Block { a, b, after, steps, held, earlier, parts };
                 let mut work = self.finisher.work::<C>();
                 let next = if next.rows > 0 { next.take(C) } else { *next };
                 self.block::<T, S, R, C>(tiles, block, next, &mut work);
@@ -237,10 +265,11 @@ impl<'a, F: Finisher> Pass<'a, F> {
         next: Ahead,
         work: &mut F::Work,
     ) {
-        let Block { a, b, next_b, steps, held, earlier, parts: (each, last) } = block;
+        let Block { a, b, after, steps, held, earlier, parts: (each, last) } = block;
         let stride = C * TILE_ROW_BYTES;
         let mut now = StepTiles { a, b, panel: self.layout.panel_bytes() };
-        let after = StepTiles { b: next_b, ..now };
+        let a = TileRows { first: after.a, ..a };
+        let after = StepTiles { a, b: after.b, ..now };
         // SAFETY: A and B have tiles for every step (contract); sums of earlier parts lie where their block put them; the
         // block that is held has its place.
         unsafe {
