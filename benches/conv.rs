@@ -16,7 +16,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{best_seconds, output, peak_gops, peak_loop, taking_turns};
+use common::{Lines, best_seconds, output, peak_gops, peak_loop, taking_turns};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use requant_kernels::{
     Cpu,
@@ -247,8 +247,8 @@ impl Layer {
         let packed = PackedConvTranspose::pack(cpu, &values, weights, None, Sign::U8).unwrap();
         let (bias, output) = (vec![0; self.out_c], output(self.out_c));
         let conv = ConvTranspose::new(spec, Arc::new(packed), &bias, 0, &output).unwrap();
-        let x: Vec<u8> = (0..conv.input_len()).map(|i| ((i * 91) >> 3) as u8).collect();
-        let mut y = vec![0; conv.output_len()];
+        let x = Lines::of(conv.input_len(), |i| ((i * 91) >> 3) as u8);
+        let mut y = Lines::new(conv.output_len());
         let mut scratch = vec![0; conv.scratch_bytes(par.threads())];
         move || conv.run(par, &x, None, OutSlice::Quant8(&mut y), &mut scratch).unwrap()
     }
@@ -263,8 +263,8 @@ impl Layer {
         let conv =
             Conv::new(geometry, Arc::new(packed), &vec![0; self.out_c], 0, &output(self.out_c))
                 .unwrap();
-        let x: Vec<u8> = (0..geometry.input_len()).map(|i| ((i * 91) >> 3) as u8).collect();
-        let mut y = vec![0; geometry.output_len()];
+        let x = Lines::of(geometry.input_len(), |i| ((i * 91) >> 3) as u8);
+        let mut y = Lines::new(geometry.output_len());
         let mut scratch = vec![0; conv.scratch_bytes(par.threads())];
         move || conv.run(par, &x, None, OutSlice::Quant8(&mut y), &mut scratch).unwrap()
     }

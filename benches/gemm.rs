@@ -16,7 +16,7 @@ mod common;
 use std::sync::Arc;
 
 use common::{
-    RESIDUAL, best_seconds, chosen, fixed_points, output, peak_loop, reading, taking_turns,
+    Lines, RESIDUAL, best_seconds, chosen, fixed_points, output, peak_loop, reading, taking_turns,
 };
 use criterion::{BenchmarkId, Criterion, Throughput};
 use requant_kernels::{
@@ -99,15 +99,14 @@ fn gemm(
     case: Case,
 ) -> impl FnMut() {
     let b: Vec<i8> = (0..k * n).map(|i| ((i * 37) >> 2) as i8).collect();
-    let mut a = vec![0u8; m * k + 65];
-    let start = a.as_ptr().align_offset(64) + usize::from(case == Case::Unaligned);
-    a[start..][..m * k].iter_mut().enumerate().for_each(|(i, a)| *a = ((i * 91) >> 3) as u8);
+    let start = usize::from(case == Case::Unaligned);
+    let a = Lines::of(start + m * k, |i| ((i * 91) >> 3) as u8);
     let sign = if case == Case::S8 { Sign::S8 } else { Sign::U8 };
     let zero: Option<&[i32]> = (case == Case::ZeroPoints).then_some(&[3]);
     let packed = PackedB::pack(cpu, &b, k, n, false, zero, sign).unwrap();
     let gemm = Gemm::new(Arc::new(packed), &vec![0; n], &case.output(n)).unwrap();
     let other = vec![7; m * n];
-    let (mut bytes, mut ints, mut floats) = (vec![0; m * n], vec![0; m * n], vec![0.0; m * n]);
+    let (mut bytes, mut ints, mut floats) = (Lines::new(m * n), vec![0; m * n], vec![0.0; m * n]);
     move || {
         let out = match case {
             Case::I32 => OutSlice::I32(&mut ints),

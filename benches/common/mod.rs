@@ -1,7 +1,11 @@
 //! What the benchmarks of the integer kernels share.
 #![allow(dead_code, reason = "not every bench asks everything")]
 
-use std::{hint::black_box, time::Instant};
+use std::{
+    hint::black_box,
+    ops::{Deref, DerefMut},
+    time::Instant,
+};
 
 use requant_kernels::{
     Cpu, Isa,
@@ -42,6 +46,42 @@ pub(crate) fn taking_turns<const N: usize>(mut runs: [&mut dyn FnMut(); N]) -> [
         seconds.sort_by(f64::total_cmp);
         seconds[seconds.len() / 2]
     })
+}
+
+/// Bytes that begin at a cache line, as those in a model's arena do.
+pub(crate) struct Lines {
+    memory: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+impl Lines {
+    pub(crate) fn new(len: usize) -> Self {
+        let memory = vec![0; len + 64];
+        let start = memory.as_ptr().align_offset(64);
+        Self { memory, start, len }
+    }
+
+    /// As many numbers.
+    pub(crate) fn of(len: usize, value: impl Fn(usize) -> u8) -> Self {
+        let mut lines = Self::new(len);
+        lines.iter_mut().enumerate().for_each(|(i, byte)| *byte = value(i));
+        lines
+    }
+}
+
+impl Deref for Lines {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.memory[self.start..][..self.len]
+    }
+}
+
+impl DerefMut for Lines {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.memory[self.start..][..self.len]
+    }
 }
 
 /// Requantization to u8, with a multiplier per column.

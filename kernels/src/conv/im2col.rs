@@ -124,42 +124,66 @@ impl<'a> Patches<'a> {
             return;
         }
         // With all channels and no dilation the taps of a kernel row are one run of memory.
-        let contiguous = dilations[1] == 1 && taps == kw;
+        let contiguous = dilations[1] == 1 && taps == kw && channels == in_c;
         let mut patches = out.chunks_exact_mut(self.patch_bytes);
         let (mut image_and_row, mut next_ox) = (pixels.start / out_w, pixels.start % out_w);
+        let mut place = (image_and_row / out_h, image_and_row % out_h);
         for _ in pixels {
             let Some(patch) = patches.next() else { return };
             let mut runs = patch.chunks_exact_mut(padded);
-            let (n, oy, ox) = (image_and_row / out_h, image_and_row % out_h, next_ox);
+            let ((n, oy), ox) = (place, next_ox);
             next_ox += 1;
             if next_ox == out_w {
                 (image_and_row, next_ox) = (image_and_row + 1, 0);
+                place = (image_and_row / out_h, image_and_row % out_h);
             }
             let left = (ox * strides[1]) as isize - pads[1] as isize;
-            for (ky, first) in (0..kh).flat_map(|ky| (0..kw).step_by(taps).map(move |kx| (ky, kx)))
-            {
-                let Some(run) = runs.next() else { return };
-                let (out, zeros) = run.split_at_mut(len);
-                zeros.fill(0);
+            // The taps of a kernel row that lie in the image.
+            let inside = (-left).clamp(0, kw as isize) as usize
+                ..(in_w as isize - left).clamp(0, kw as isize) as usize;
+            for ky in 0..kh {
                 let iy = (oy * strides[0] + ky * dilations[0]).wrapping_sub(pads[0]);
-                if iy >= in_h {
-                    out.fill(self.pad_value);
-                    continue;
-                }
-                let image_row = &x[(n * in_h + iy) * in_w * in_c..][..in_w * in_c];
-                if contiguous && channels == in_c && left >= 0 && left as usize + kw <= in_w {
-                    copy_run(&image_row[left as usize * in_c..][..len], out);
-                    continue;
-                }
-                for (kx, out) in out.chunks_exact_mut(channels).enumerate() {
-                    let ix = left + ((first + kx) * dilations[1]) as isize;
-                    if (0..in_w as isize).contains(&ix) {
-                        copy_run(
-                            &image_row[ix as usize * in_c + matrix * channels..][..channels],
-                            out,
-                        );
-                    } else {
+                if contiguous {
+                    let Some(run) = runs.next() else { return };
+                    let (out, zeros) = run.split_at_mut(len);
+                    if !zeros.is_empty() {
+                        zeros.fill(0);
+                    }
+                    if iy >= in_h || inside.is_empty() {
                         out.fill(self.pad_value);
+                        continue;
+                    }
+                    let column = (left + inside.start as isize) as usize;
+                    let first = ((n * in_h + iy) * in_w + column) * in_c;
+                    let from = &x[first..][..inside.len() * in_c];
+                    if inside.len() == kw {
+                        copy_run(from, out);
+                    } else {
+                        let (before, out) = out.split_at_mut(inside.start * in_c);
+                        let (out, after) = out.split_at_mut(from.len());
+                        before.fill(self.pad_value);
+                        copy_run(from, out);
+                        after.fill(self.pad_value);
+                    }
+                    continue;
+                }
+                for first in (0..kw).step_by(taps) {
+                    let Some(run) = runs.next() else { return };
+                    let (out, zeros) = run.split_at_mut(len);
+                    zeros.fill(0);
+                    if iy >= in_h {
+                        out.fill(self.pad_value);
+                        continue;
+                    }
+                    let image_row = &x[(n * in_h + iy) * in_w * in_c..][..in_w * in_c];
+                    for (kx, out) in out.chunks_exact_mut(channels).enumerate() {
+                        let ix = left + ((first + kx) * dilations[1]) as isize;
+                        if (0..in_w as isize).contains(&ix) {
+                            let from = ix as usize * in_c + matrix * channels;
+                            copy_run(&image_row[from..][..channels], out);
+                        } else {
+                            out.fill(self.pad_value);
+                        }
                     }
                 }
             }

@@ -66,8 +66,9 @@ const FEW_ROWS: usize = 2;
 const MAX_STEPS: usize = 18;
 const PART_STEPS: usize = 12;
 
-/// Bytes of rows of which some may come from beyond L2: they are fetched ahead.
-const FAR_ROWS_BYTES: usize = 2 * 1024 * 1024;
+/// Bytes of rows and of the panels that pass over them at a time of which some may come from beyond L2, which has 2 MB: rows
+/// are fetched ahead.
+const FAR_BYTES: usize = 1920 * 1024;
 
 /// Bytes of panels that stay in L2 while all rows pass over them.
 const PANELS_BYTES: usize = 1280 * 1024;
@@ -223,16 +224,17 @@ impl Plan {
     fn new(core: &Core<'_>, operands: &Operands<'_>) -> Self {
         let Operands { source, lda, rows, panels, .. } = operands;
         let layout = &core.layout;
+        let at_a_time = panels_at_a_time(layout, panels.len());
+        let bytes = rows * layout.k + at_a_time * layout.panel_bytes();
         let (aligned, far) = match source {
-            Source::Matrix(a) => (
-                (*a as usize | lda).is_multiple_of(TILE_ROW_BYTES),
-                rows * layout.k > FAR_ROWS_BYTES,
-            ),
+            Source::Matrix(a) => {
+                ((*a as usize | lda).is_multiple_of(TILE_ROW_BYTES), bytes > FAR_BYTES)
+            }
             Source::Patches(_) => (lda.is_multiple_of(TILE_ROW_BYTES), false),
         };
         Self {
             k: KParts::new(layout.k),
-            at_a_time: panels_at_a_time(layout, panels.len()),
+            at_a_time,
             in_place: (aligned || panels.len() <= FEW_PANELS)
                 && !lda.is_multiple_of(CONFLICT_BYTES),
             far,
@@ -355,7 +357,9 @@ unsafe fn multiply_groups<T: Tiles, S: Signs, F: Finisher>(
             };
             let from = match &mut source {
                 Source::Matrix(a) => rows_of(*a, row),
-                Source::Patches(gather) => Rows { a: gather(row..row + group.rows), ..rows_of(std::ptr::null(), row) },
+                Source::Patches(gather) => {
+                    Rows { a: gather(row..row + group.rows), ..rows_of(std::ptr::null(), row) }
+                }
             };
             // SAFETY: rows `row` … of those granted, as many as `group` has; the copy has room for the rows and steps of a
             // part, the scratch for all sums; tiles of B lie in the panels, or in the slack after them.

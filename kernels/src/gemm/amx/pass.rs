@@ -143,7 +143,17 @@ impl<'a, F: Finisher> Pass<'a, F> {
         [part_sums, nowhere]: [*mut u8; 2],
         finisher: F,
     ) -> Self {
-        Self { k, packed, layout, first_panel, part_sums, finisher, held: None, loaded: None, nowhere }
+        Self {
+            k,
+            packed,
+            layout,
+            first_panel,
+            part_sums,
+            finisher,
+            held: None,
+            loaded: None,
+            nowhere,
+        }
     }
 
     /// Where blocks begin that multiply `a` by the panels from `panel` on, from step `first` on.
