@@ -38,7 +38,7 @@ pub(crate) use self::state::TileState;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use self::state::modelled;
 use self::{
-    pass::{Ahead, Group, Pass},
+    pass::{Ahead, Group, Pass, Share},
     pending::{AnyEpilogue, BLOCK_ROWS, BLOCK_SUMS, FinishPart, Finisher, Pending, PlainEpilogue},
     tiles::{Signs, TILE_BYTES, TILE_ROW_BYTES, TILE_ROWS, TileRows, Tiles},
 };
@@ -69,6 +69,9 @@ const PART_STEPS: usize = 12;
 /// Bytes of rows and of the panels that pass over them at a time of which some may come from beyond L2, which has 2 MB: rows
 /// are fetched ahead.
 const FAR_BYTES: usize = 1920 * 1024;
+
+/// Bytes of sums that stay in L2 beside a part of K of rows and panels.
+const PART_SUMS_BYTES: usize = 512 * 1024;
 
 /// Bytes of panels that stay in L2 while all rows pass over them.
 const PANELS_BYTES: usize = 1280 * 1024;
@@ -215,6 +218,8 @@ struct Plan {
     k: KParts,
     /// Panels that pass over all rows before the next do.
     at_a_time: usize,
+    /// Rows that a part of K is multiplied by before the next is.
+    part_rows: usize,
     /// Whether rows of A are tile rows as they lie there, and whether they are fetched ahead.
     in_place: bool,
     far: bool,
@@ -224,27 +229,42 @@ impl Plan {
     fn new(core: &Core<'_>, operands: &Operands<'_>) -> Self {
         let Operands { source, lda, rows, panels, .. } = operands;
         let layout = &core.layout;
+        let k = KParts::new(layout.k);
+        let is_matrix = matches!(source, Source::Matrix(_));
+        let groups = rows.div_ceil(BLOCK_ROWS);
         let at_a_time = panels_at_a_time(layout, panels.len());
         let bytes = rows * layout.k + at_a_time * layout.panel_bytes();
-        let (aligned, far) = match source {
-            Source::Matrix(a) => {
-                ((*a as usize | lda).is_multiple_of(TILE_ROW_BYTES), bytes > FAR_BYTES)
-            }
-            Source::Patches(_) => (lda.is_multiple_of(TILE_ROW_BYTES), false),
+        let far = is_matrix && bytes > FAR_BYTES;
+        // Few sums stay in L2 beside a part of K of all rows and panels, which is read once then.
+        let few = k.parts > 1
+            && groups.saturating_mul(panels.len()) <= PART_SUMS_BYTES / (2 * TILE_BYTES);
+        let by_parts = far && few;
+        let at_a_time = if by_parts { panels.len() } else { at_a_time };
+        let a = match source {
+            Source::Matrix(a) => *a as usize,
+            Source::Patches(_) => 0,
         };
+        let aligned = (a | lda).is_multiple_of(TILE_ROW_BYTES);
         Self {
-            k: KParts::new(layout.k),
+            k,
             at_a_time,
+            part_rows: if by_parts { groups * BLOCK_ROWS } else { BLOCK_ROWS },
             in_place: (aligned || panels.len() <= FEW_PANELS)
                 && !lda.is_multiple_of(CONFLICT_BYTES),
             far,
         }
     }
 
+    /// Where the sums of the rows from `row` on are, in bytes, among those of all rows whose parts are multiplied in turn.
+    fn sums(&self, row: usize) -> usize {
+        row % self.part_rows / BLOCK_ROWS * self.at_a_time * 2 * TILE_BYTES
+    }
+
     /// Bytes of: a part of a group of rows that is copied, the starts of `panels` panels, sums of parts, and a block of
     /// sums, of which there are three.
     fn bytes(&self, panels: usize) -> [usize; 4] {
-        let sums = if self.k.parts > 1 { self.at_a_time * 2 * TILE_BYTES } else { 0 };
+        let groups = self.part_rows / BLOCK_ROWS;
+        let sums = if self.k.parts > 1 { groups * self.at_a_time * 2 * TILE_BYTES } else { 0 };
         let block = BLOCK_SUMS * size_of::<i32>();
         [self.k.steps * 2 * TILE_BYTES, panels * TILE_ROW_BYTES, sums, block]
     }
@@ -339,7 +359,7 @@ unsafe fn multiply_groups<T: Tiles, S: Signs, F: Finisher>(
 ) {
     let Core { set, layout, epilogue, a_sign, .. } = *core;
     let Operands { mut source, lda, rows, panels, to } = operands;
-    let Plan { k, at_a_time, in_place, far } = *plan;
+    let Plan { k, in_place, far, .. } = *plan;
     let rows_of = |a: *const u8, row: usize| Rows {
         a: a.wrapping_add(row * lda),
         lda,
@@ -347,69 +367,81 @@ unsafe fn multiply_groups<T: Tiles, S: Signs, F: Finisher>(
         count: BLOCK_ROWS.min(rows - row),
         sign: a_sign,
     };
-    for first in panels.clone().step_by(at_a_time.max(1)) {
-        let some = first..(first + at_a_time).min(panels.end);
-        for row in (0..rows).step_by(BLOCK_ROWS) {
-            let mut group = Group {
-                rows: BLOCK_ROWS.min(rows - row),
-                row_sums: [0; BLOCK_ROWS],
-                to: to.at_row(row),
-            };
-            let from = match &mut source {
-                Source::Matrix(a) => rows_of(*a, row),
-                Source::Patches(gather) => {
-                    Rows { a: gather(row..row + group.rows), ..rows_of(std::ptr::null(), row) }
+    let mut group = Group { rows: 0, row_sums: [0; BLOCK_ROWS], to };
+    let mut gathered = std::ptr::null();
+    let mut visit = (!panels.is_empty()).then_some(Visit { panel: panels.start, row: 0, part: 0 });
+    while let Some(Visit { panel, row, part }) = visit {
+        let some = panel..(panel + plan.at_a_time).min(panels.end);
+        let (first, steps) = k.part(part);
+        let from = match &mut source {
+            Source::Matrix(a) => rows_of(*a, row),
+            Source::Patches(gather) => {
+                if part == 0 {
+                    gathered = gather(row..rows.min(row + BLOCK_ROWS));
                 }
-            };
-            // SAFETY: rows `row` … of those granted, as many as `group` has; the copy has room for the rows and steps of a
-            // part, the scratch for all sums; tiles of B lie in the panels, or in the slack after them.
-            unsafe {
-                if epilogue.w_zero.is_some() {
-                    (set.row_sums)(&from, group.row_sums.as_mut_ptr());
+                Rows { a: gathered, ..rows_of(std::ptr::null(), row) }
+            }
+        };
+        (group.rows, group.to) = (from.count, to.at_row(row));
+        visit = visit.and_then(|visit| visit.next(plan, rows, panels.end));
+        // SAFETY: rows `row` … of those granted, as many as `group` has; the copy has room for the rows and steps of a part,
+        // the scratch for all sums; tiles of B lie in the panels, or in the slack after them.
+        unsafe {
+            if epilogue.w_zero.is_some() && part + 1 == k.parts {
+                (set.row_sums)(&from, group.row_sums.as_mut_ptr());
+            }
+            let (mut ahead, mut then) = (Ahead::none(), None);
+            if let (Source::Matrix(a), Some(next)) = (&source, visit) {
+                let (there, (first, steps)) = (rows_of(*a, next.row), k.part(next.part));
+                if far {
+                    ahead = Ahead::new(&there, first, some.len());
                 }
-                for part in 0..k.parts {
-                    let (first, steps) = k.part(part);
-                    let (distance, count) = if part + 1 < k.parts {
-                        ((first + steps) * TILE_ROW_BYTES, group.rows)
-                    } else {
-                        (group.rows * lda, BLOCK_ROWS.min(rows - row - group.rows))
-                    };
-                    let next = Ahead {
-                        at: from.a.wrapping_add(distance),
-                        lda,
-                        rows: if far { count } else { 0 },
-                        per_panel: count.div_ceil(some.len()),
-                    };
-                    let a = (from.tiles(first, steps, in_place, copy), next);
-                    let then = match &source {
-                        Source::Matrix(a) => {
-                            let (panel, row, part) = if part + 1 < k.parts {
-                                (some.start, row, part + 1)
-                            } else if row + BLOCK_ROWS < rows {
-                                (some.start, row + BLOCK_ROWS, 0)
-                            } else {
-                                (some.end, 0, 0)
-                            };
-                            let (first, steps) = k.part(part);
-                            let there = rows_of(*a, row);
-                            let fits = there.are_tiles(first + steps, in_place)
-                                && there.count > TILE_ROWS
-                                && panel + 2 <= panels.end;
-                            fits.then(|| pass.first(there.in_place(first).first, panel, first))
-                        }
-                        Source::Patches(_) => None,
-                    };
-                    if group.rows > TILE_ROWS {
-                        pass.panels::<T, S, 2>(tiles, a, &group, part, some.clone(), then);
-                    } else {
-                        pass.panels::<T, S, 1>(tiles, a, &group, part, some.clone(), then);
-                    }
+                if there.are_tiles(first + steps, in_place)
+                    && there.count > TILE_ROWS
+                    && next.panel + 2 <= panels.end
+                {
+                    then = Some(pass.first(there.in_place(first).first, next.panel, first));
                 }
+            }
+            let a = (from.tiles(first, steps, in_place, copy), ahead);
+            let work = Share { group: &group, part, sums: plan.sums(row), panels: some, then };
+            if group.rows > TILE_ROWS {
+                pass.panels::<T, S, 2>(tiles, a, work);
+            } else {
+                pass.panels::<T, S, 1>(tiles, a, work);
             }
         }
     }
     // SAFETY: the caller grants the ISA.
     unsafe { pass.finish(tiles) };
+}
+
+/// What is multiplied at a time: a group of rows, by as many panels as stay in L2, over a part of K.
+#[derive(Debug, Clone, Copy)]
+struct Visit {
+    panel: usize,
+    row: usize,
+    part: usize,
+}
+
+impl Visit {
+    /// The next one of `rows` rows and the panels before `panels`.
+    fn next(self, plan: &Plan, rows: usize, panels: usize) -> Option<Self> {
+        let Self { panel, row, part } = self;
+        let start = row - row % plan.part_rows;
+        let end = rows.min(start + plan.part_rows);
+        if row + BLOCK_ROWS < end {
+            Some(Self { row: row + BLOCK_ROWS, ..self })
+        } else if part + 1 < plan.k.parts {
+            Some(Self { row: start, part: part + 1, ..self })
+        } else if end < rows {
+            Some(Self { panel, row: end, part: 0 })
+        } else if panel + plan.at_a_time < panels {
+            Some(Self { panel: panel + plan.at_a_time, row: 0, part: 0 })
+        } else {
+            None
+        }
+    }
 }
 
 /// What the sums of the columns from `col` on start from: the bias, without what it holds to undo the offset that other

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     epilogue::{NR, TileOut},
-    gemm::pack::PanelLayout,
+    gemm::{kernel::Rows, pack::PanelLayout},
 };
 
 /// Some rows that panels are multiplied by.
@@ -27,13 +27,24 @@ pub(super) struct Group {
 /// Rows of A that come next, to be fetched meanwhile: some with each panel.
 #[derive(Clone, Copy)]
 pub(super) struct Ahead {
-    pub(super) at: *const u8,
-    pub(super) lda: usize,
-    pub(super) rows: usize,
-    pub(super) per_panel: usize,
+    at: *const u8,
+    lda: usize,
+    rows: usize,
+    per_panel: usize,
 }
 
 impl Ahead {
+    /// Those of a part of K from step `first` on, while `panels` panels multiply.
+    pub(super) fn new(rows: &Rows, first: usize, panels: usize) -> Self {
+        let &Rows { a, lda, count, .. } = rows;
+        let at = a.wrapping_add(first * TILE_ROW_BYTES);
+        Self { at, lda, rows: count, per_panel: count.div_ceil(panels) }
+    }
+
+    pub(super) fn none() -> Self {
+        Self { at: std::ptr::null(), lda: 0, rows: 0, per_panel: 0 }
+    }
+
     /// The rows of some panels, or as many as there are: the others are left.
     #[inline(always)]
     fn take(&mut self, panels: usize) -> Self {
@@ -82,6 +93,17 @@ pub(super) struct Pass<'a, F> {
     loaded: Option<First>,
     /// Room for a block that nobody asks for: what the registers hold where no block does.
     nowhere: *mut u8,
+}
+
+/// What a group is multiplied by.
+pub(super) struct Share<'a> {
+    pub(super) group: &'a Group,
+    pub(super) part: usize,
+    /// Where the group's sums of earlier parts are, in bytes.
+    pub(super) sums: usize,
+    pub(super) panels: Range<usize>,
+    /// Where the next group's blocks begin, if that is known and they are of 2 × 2 tiles.
+    pub(super) then: Option<First>,
 }
 
 /// Where a block's first tiles of A and B are.
@@ -162,7 +184,7 @@ impl<'a, F: Finisher> Pass<'a, F> {
         First { a, b: b.wrapping_add(first * TILE_BYTES) }
     }
 
-    /// Multiplies a part of K of a group, of R tiles, by the panels `panels`, and fetches the rows that come next.
+    /// Multiplies R tiles of a group by panels over a part of K, and fetches the rows that come next.
     ///
     /// # Safety
     /// `a` holds the tiles of the part, and the pass what [`super::run`] was granted.
@@ -171,11 +193,10 @@ impl<'a, F: Finisher> Pass<'a, F> {
         &mut self,
         tiles: &mut T,
         (a, mut next): (TileRows, Ahead),
-        group: &Group,
-        part: usize,
-        panels: Range<usize>,
-        then: Option<First>,
+        share: Share<'_>,
     ) {
+        let Share { group, part, sums, panels, then } = share;
+        let part_sums = self.part_sums.wrapping_add(sums);
         let run = |panel: usize, blocks: usize| Run {
             then: None,
             a,
@@ -183,7 +204,7 @@ impl<'a, F: Finisher> Pass<'a, F> {
             part,
             panel,
             blocks,
-            part_sums: self.part_sums.wrapping_add((panel - panels.start) * 2 * TILE_BYTES),
+            part_sums: part_sums.wrapping_add((panel - panels.start) * 2 * TILE_BYTES),
         };
         let (panel, count) = (panels.start, panels.len());
         // SAFETY: same contract, of these panels.
