@@ -11,8 +11,9 @@
 //!         4 tiles = 0, or the sums of the part before
 //!         for each 64 of K:
 //!           4 products; after each, the tiles of the next step that its registers take
-//!           bias and epilogue of a few rows of the block before the last, on vector registers
+//!           between them, bias and epilogue of a few rows of the block before the last, on vector registers
 //! ```
+//! Where rows and panels leave L2 together and all their sums do not, parts of K come before groups of rows.
 //! A tile row is a cache line: one that crosses two costs six times as much, so rows of A that are not aligned are copied
 //! first, each once per block of panels, unless that is more work than it saves. Tiles are always of full size. Rows and
 //! values of K that a group or a step lacks are padding in the copy: of rows, whatever the memory held, since their sums
@@ -291,11 +292,26 @@ unsafe fn run<T: Tiles>(
             && sums.len() == layout.n
             && *depth == (0, layout.k)
     );
-    let plan = Plan::new(core, &operands);
+    let plan = &Plan::new(core, &operands);
+    // SAFETY: same contract.
+    unsafe { run_as(plan, tiles, core, operands, multiply_all) }
+}
+
+/// Computes a block as `plan` says.
+///
+/// # Safety
+/// As [`run`]; the plan is of the operands.
+unsafe fn run_as<T: Tiles>(
+    plan: &Plan,
+    tiles: &mut T,
+    core: &Core<'_>,
+    operands: Operands<'_>,
+    multiply_all: MultiplyAll<T>,
+) {
     let [copy, starts, part_sums, block] = plan.bytes(operands.panels.len());
     with_scratch(copy + starts + part_sums + 3 * block, |scratch| {
         // SAFETY: same contract.
-        unsafe { multiply_all(tiles, core, operands, &plan, scratch) };
+        unsafe { multiply_all(tiles, core, operands, plan, scratch) };
     });
 }
 

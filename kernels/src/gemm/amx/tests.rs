@@ -227,28 +227,36 @@ fn check_gemm<S: Signs>(
         sums: &vec![0; n],
         depth: (0, k),
     };
-    let mut y = vec![0x5a5a_5a5ai32; rows * (n + 3)];
-    let to = TileOut {
-        out: y.as_mut_ptr().cast(),
-        ldc: (n + 3) * 4,
-        residual: std::ptr::null(),
-        ldr: 0,
-    };
-    let source = Source::Matrix(a.as_ptr().cast());
-    let operands = Operands { source, lda, rows, panels: 0..layout.panels(), to };
-    // SAFETY: A has so many rows, `y` room for them; weights are followed by the slack.
-    unsafe { run(&mut modelled_tiles(), &core, operands, all::<S>) };
-    for (r, y) in y.chunks(n + 3).enumerate() {
-        for (j, &y) in y[..n].iter().enumerate() {
-            let sum: i64 = (0..k)
-                .map(|k| {
-                    let a = value(S::A, a[r * lda + k] as u8);
-                    a * (value(S::B, b[k * n + j]) - i64::from(zero))
-                })
-                .sum();
-            assert_eq!(y, (sum + j as i64 * 1000 - 7) as i32, "row {r}, column {j}");
+    // As planned, and with all rows and panels in each part of K.
+    for by_parts in [false, true] {
+        let mut y = vec![0x5a5a_5a5ai32; rows * (n + 3)];
+        let to = TileOut {
+            out: y.as_mut_ptr().cast(),
+            ldc: (n + 3) * 4,
+            residual: std::ptr::null(),
+            ldr: 0,
+        };
+        let (source, panels) = (Source::Matrix(a.as_ptr().cast()), layout.panels());
+        let operands = Operands { source, lda, rows, panels: 0..panels, to };
+        let mut plan = Plan::new(&core, &operands);
+        if by_parts {
+            let part_rows = rows.next_multiple_of(BLOCK_ROWS);
+            plan = Plan { at_a_time: panels, part_rows, far: true, ..plan };
         }
-        assert_eq!(y[n..], [0x5a5a_5a5a; 3]);
+        // SAFETY: A has so many rows, `y` room for them; weights are followed by the slack.
+        unsafe { run_as(&plan, &mut modelled_tiles(), &core, operands, all::<S>) };
+        for (r, y) in y.chunks(n + 3).enumerate() {
+            for (j, &y) in y[..n].iter().enumerate() {
+                let sum: i64 = (0..k)
+                    .map(|k| {
+                        let a = value(S::A, a[r * lda + k] as u8);
+                        a * (value(S::B, b[k * n + j]) - i64::from(zero))
+                    })
+                    .sum();
+                assert_eq!(y, (sum + j as i64 * 1000 - 7) as i32, "row {r}, column {j}");
+            }
+            assert_eq!(y[n..], [0x5a5a_5a5a; 3]);
+        }
     }
 }
 
