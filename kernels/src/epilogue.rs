@@ -263,11 +263,7 @@ pub(crate) struct Quant {
     pub(crate) low: i32,
     /// `max − zero_point`
     pub(crate) high: i32,
-    /// How the stored bytes are read; kernels that only keep the low byte do not ask.
-    #[cfg_attr(
-        not(any(target_arch = "x86_64", target_arch = "aarch64")),
-        allow(dead_code, reason = "only the vector packing depends on it")
-    )]
+    /// How the stored bytes are read.
     pub(crate) sign: Sign,
     pub(crate) residual: Option<Residual>,
     /// Whether sums with the residual fit an i32.

@@ -125,7 +125,7 @@ pub(crate) trait Dot {
             }
         }
     }
-    /// Whether [`Dot::requantize`] has a form for tiles of any width.
+    /// Whether [`Dot::requantize`] takes tiles of any width, for those who have no other way.
     const REQUANTIZES: bool = false;
     /// Writes a tile whose epilogue is a plain `HalfEven`: `multiplier` and `out` belong to its first column,
     /// `cols` of the NV·16 columns exist. Refills rows that are written if the tile is whole

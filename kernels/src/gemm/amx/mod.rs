@@ -406,13 +406,16 @@ unsafe fn multiply_groups<T: Tiles, S: Signs, F: Finisher>(
             if epilogue.w_zero.is_some() && part + 1 == k.parts {
                 (set.row_sums)(&from, group.row_sums.as_mut_ptr());
             }
+            let here = from.are_tiles(first + steps, in_place);
             let (mut ahead, mut then) = (Ahead::none(), None);
             if let (Source::Matrix(a), Some(next)) = (&source, visit) {
                 let (there, (first, steps)) = (rows_of(*a, next.row), k.part(next.part));
                 if far {
                     ahead = Ahead::new(&there, first, some.len());
                 }
-                if there.are_tiles(first + steps, in_place)
+                // Only where both lie in place their rows are as far apart.
+                if here
+                    && there.are_tiles(first + steps, in_place)
                     && there.count > TILE_ROWS
                     && next.panel + 2 <= panels.end
                 {

@@ -85,7 +85,7 @@ pub(super) struct Pass<'a, F> {
     packed: &'a [i8],
     layout: PanelLayout,
     first_panel: usize,
-    /// Sums of 32 rows for each panel that is multiplied at a time, where K has several parts.
+    /// Sums of the rows and panels that a part of K is multiplied by before the next, where K has several.
     part_sums: *mut u8,
     finisher: F,
     held: Option<Held>,
@@ -102,7 +102,7 @@ pub(super) struct Share<'a> {
     /// Where the group's sums of earlier parts are, in bytes.
     pub(super) sums: usize,
     pub(super) panels: Range<usize>,
-    /// Where the next group's blocks begin, if that is known and they are of 2 × 2 tiles.
+    /// Where the next group's blocks begin, if that is known, they are of 2 × 2 tiles, and rows are as far apart.
     pub(super) then: Option<First>,
 }
 
@@ -124,7 +124,7 @@ struct Run<'a> {
     blocks: usize,
     /// Sums of the earlier parts.
     part_sums: *mut u8,
-    /// Where the next run begins, if that is known and it has this form.
+    /// Where the next run begins, if that is known, it has this form, and rows are as far apart.
     then: Option<First>,
 }
 

@@ -299,12 +299,14 @@ fn blocked_matrices_match_the_definition() {
         ((37, 40, 3333), (3, 5)),
         ((64, 80, 1280), (64, 0)),
         ((49, 80, 1300), (1, 0)),
+        ((64, 64, 1160), (0, 0)),
+        ((52, 64, 1280), (64, 0)),
         ((33, 1100, 1300), (0, 0)),
     ];
     let layout = |(_, n, k)| PanelLayout::new(k, n, 4).unwrap();
     let in_blocks =
         |shape| panels_at_a_time(&layout(shape), layout(shape).panels()) < layout(shape).panels();
-    assert_eq!(cases.iter().filter(|((_, _, k), _)| KParts::new(*k).parts > 1).count(), 5);
+    assert_eq!(cases.iter().filter(|((_, _, k), _)| KParts::new(*k).parts > 1).count(), 7);
     assert!(in_blocks(cases.last().unwrap().0));
     for (shape, place) in cases {
         for seed in [0x0001_0203, 0x0305_0706] {
