@@ -123,19 +123,30 @@ impl<'a> Pending<'a> {
         let first = self.done;
         // SAFETY: rows `first` … of the block's sums, whose output is exclusive; each column has a start.
         unsafe {
-            let sums = self.sums.add(first * NV * NR);
-            let mut acc = std::array::from_fn::<_, MR, _>(|r| {
-                std::array::from_fn::<_, NV, _>(|v| {
-                    let sums = D::start(sums.add((r * NV + v) * NR));
-                    D::add(sums, D::start(self.start.add(v * NR)))
-                })
-            });
+            let mut acc = started::<D, MR, NV>(self.sums.add(first * NV * NR), self.start);
             let row_sum = |r: usize| self.row_sums[first + r];
             finish::<D, MR, NV>(&mut acc, self.epilogue, self.columns, self.to, row_sum, &Loaded);
         }
         self.to = self.to.at_row(MR);
         self.done += MR;
     }
+}
+
+/// MR rows of NV panels: the sums, row after row, and what is added to every row's.
+///
+/// # Safety
+/// So many sums and starts are readable; the ISA of `D` is supported.
+#[inline(always)]
+unsafe fn started<D: Dot, const MR: usize, const NV: usize>(
+    sums: *const i32,
+    start: *const i32,
+) -> [[D::Acc; NV]; MR] {
+    std::array::from_fn(|r| {
+        // SAFETY: same contract.
+        std::array::from_fn(|v| unsafe {
+            D::add(D::start(sums.add((r * NV + v) * NR)), D::start(start.add(v * NR)))
+        })
+    })
 }
 
 /// Finishes blocks while later ones multiply. There are two: the one that is being finished, and the one whose sums are
@@ -321,12 +332,7 @@ impl<D: Dot> PlainWork<D> {
         let Self { stored, sums, start, multiplier, out, ldc, .. } = *self;
         // SAFETY: the block's sums, whose output is exclusive; each column has a start and a multiplier.
         unsafe {
-            let mut acc = std::array::from_fn::<_, MR, _>(|r| {
-                std::array::from_fn::<_, NV, _>(|v| {
-                    let sums = D::start(sums.add((r * NV + v) * NR));
-                    D::add(sums, D::start(start.add(v * NR)))
-                })
-            });
+            let mut acc = started::<D, MR, NV>(sums, start);
             let done = D::requantize(&mut acc, stored, multiplier, columns, out, ldc, &Loaded);
             debug_assert!(done, "as `Dot::REQUANTIZES` says");
         }
