@@ -1,4 +1,4 @@
-//! f32 matrix product through the `gemm` crate.
+//! f32 matrix product through `gemm-f32`, the part of the `gemm` crate for it.
 //!
 //! The output is cut into blocks whose size follows from the shape alone, so that results do not depend on
 //! the number of threads. The crate picks its instruction set itself and packs into memory of its own.
@@ -185,29 +185,30 @@ pub(super) fn product(
     }
     for from in (0..k).step_by(KC) {
         let (a, b) = (a.right_of(from), b.below(from));
+        // The crate wants its output column by column: the transposed product of the operands transposed and exchanged.
         // SAFETY: `check` proved that every element of both operands exists; `rect` owns m×n elements in rows `ld`
         // apart; the output overlaps neither operand, being exclusively borrowed.
         unsafe {
-            gemm::gemm(
-                m,
+            gemm_f32::gemm::f32::get_gemm_fn()(
                 n,
+                m,
                 (k - from).min(KC),
                 rect.as_mut_ptr(),
-                1,
                 ld as isize,
+                1,
                 from > 0,
-                a.data.as_ptr(),
-                a.column as isize,
-                a.row as isize,
                 b.data.as_ptr(),
-                b.column as isize,
                 b.row as isize,
+                b.column as isize,
+                a.data.as_ptr(),
+                a.row as isize,
+                a.column as isize,
                 1.0,
                 alpha,
                 false,
                 false,
                 false,
-                gemm::Parallelism::None,
+                gemm_common::Parallelism::None,
             );
         }
     }

@@ -1,4 +1,4 @@
-//! f32 products that the `gemm` crate would add up in an order of the machine's vector width: of one row or
+//! f32 products that `gemm-f32` would add up in an order of the machine's vector width: of one row or
 //! column, and small ones along a transposed operand. Here the order follows from the shape.
 
 use super::gemm::Matrix;
