@@ -292,6 +292,50 @@ fn rows_columns_and_depth_are_cut_at_once() {
     }
 }
 
+/// Rows whole cache lines apart, which begin within a line: where tiles are, weights may move instead. K and what lies
+/// before an unreadable page decide where.
+#[test]
+fn many_rows_that_begin_beyond_a_line() {
+    let (m, n) = (470, 20);
+    let cases = [
+        (100, 128, 0),
+        (127, 128, 0),
+        (128, 192, 1),
+        (128, 128, 62),
+        (191, 192, 7),
+        (1300, 1344, 40),
+    ];
+    for (k, lda, after) in cases {
+        let len = (m - 1) * lda + k;
+        let a: Vec<u8> = (0..len + after).map(|i| (i * 89 % 251) as u8).collect();
+        let a = &Guarded::new(&a, Flush::End)[..len];
+        let b: Vec<i8> = (0..k * n).map(|i| (i * 57 % 255) as i8).collect();
+        let output = Output::Quant8 {
+            sign: Sign::S8,
+            requantize: Requantize::HalfEven(vec![1.0 / 4096.0]),
+            zero_point: 3,
+            min: -100,
+            max: 110,
+            residual: None,
+        };
+        let product = |cpu: Cpu, sign: Sign| {
+            let packed = Arc::new(PackedB::pack(cpu, &b, k, n, false, None, sign).unwrap());
+            let (mut codes, mut sums) = (vec![0; m * n], vec![0; m * n]);
+            let gemm = Gemm::new(packed.clone(), &vec![-7; n], &output).unwrap();
+            gemm.run(&Serial, m, a, lda, None, OutSlice::Quant8(&mut codes), n).unwrap();
+            let gemm = Gemm::new(packed, &vec![-7; n], &Output::I32).unwrap();
+            gemm.run(&Serial, m, a, lda, None, OutSlice::I32(&mut sums), n).unwrap();
+            (codes, sums)
+        };
+        for sign in [Sign::U8, Sign::S8] {
+            let scalar = product(Cpu::with_isa(Isa::Scalar).unwrap(), sign);
+            for cpu in cpus() {
+                assert!(product(cpu, sign) == scalar, "{} {sign:?} {k}", cpu.isa());
+            }
+        }
+    }
+}
+
 /// Operands against unreadable pages at either end, at every alignment that K and N give them.
 #[test]
 fn no_kernel_touches_memory_beyond_its_operands() {

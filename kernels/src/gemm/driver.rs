@@ -98,7 +98,8 @@ impl<'a> Core<'a> {
     /// of this worker.
     ///
     /// # Safety
-    /// - `a` has `rows` rows of `layout.k` readable bytes, `lda` apart, of which those of `depth` are read.
+    /// - `a` has `rows` rows of `layout.k` bytes, `lda` apart, of which those of `depth` are multiplied. With what lies
+    ///   between them they are readable.
     /// - The output of these rows and columns is aligned for its element type and exclusive; with a residual, so
     ///   many rows and columns of it are readable.
     /// - The target features of `set` are supported.

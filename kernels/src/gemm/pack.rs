@@ -63,6 +63,11 @@ impl PanelLayout {
         Ok(Self { k, n, kr })
     }
 
+    /// The same columns of another K, of which the caller knows that panels do not overflow.
+    pub(crate) fn with_k(&self, k: usize) -> Self {
+        Self { k, ..*self }
+    }
+
     /// Panels of 16 columns.
     pub(crate) fn panels(&self) -> usize {
         self.n.div_ceil(NR)

@@ -1,6 +1,6 @@
 //! Memory that a thread keeps between GEMMs for what they stage: up to 512 KB of A, or a few rows where K is so large,
 //! and a panel of B, where K is long on AVX2 and AVX-512BW also up to 1 MB of sums; with tile registers also up to 512 KB of
-//! sums where K is long.
+//! sums where K is long, or 1.25 MB of B.
 
 use std::cell::Cell;
 

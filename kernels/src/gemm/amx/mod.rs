@@ -14,10 +14,11 @@
 //!           between them, bias and epilogue of a few rows of the block before the last, on vector registers
 //! ```
 //! Where rows and panels leave L2 together and all their sums do not, parts of K come before groups of rows.
-//! A tile row is a cache line: one that crosses two costs six times as much, so rows of A that are not aligned are copied
-//! first, each once per block of panels, unless that is more work than it saves. Tiles are always of full size. Rows and
-//! values of K that a group or a step lacks are padding in the copy: of rows, whatever the memory held, since their sums
-//! are dropped; of K, zeros, which take whatever the tile of B holds beyond K out of the sum. Weights are those of
+//! A tile row is a cache line: one that crosses two costs six times as much. Rows of A that are not aligned are therefore
+//! copied first, each once per block of panels, unless that is more work than it saves; where they are many, weights move
+//! instead (`shifted.rs`). Tiles are always of full size. Rows and values of K that a group or a step lacks are padding
+//! in the copy: of rows, whatever the memory held, since their sums are dropped; of K, zeros, which take whatever the
+//! tile of B holds beyond K out of the sum. Weights are those of
 //! `vpdpbusd` (K4N16), so that few rows, few values of K and what is no matrix multiplication stay with its kernels.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -26,6 +27,7 @@ mod asm;
 mod model;
 mod pass;
 mod pending;
+mod shifted;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -41,6 +43,7 @@ pub(crate) use self::state::modelled;
 use self::{
     pass::{Ahead, Group, Pass, Share},
     pending::{AnyEpilogue, BLOCK_ROWS, BLOCK_SUMS, FinishPart, Finisher, Pending, PlainEpilogue},
+    shifted::{Shift, ShiftPanels, run_shifted},
     tiles::{Signs, TILE_BYTES, TILE_ROW_BYTES, TILE_ROWS, TileRows, Tiles},
 };
 use super::{
@@ -64,7 +67,7 @@ const FEW_ROWS: usize = 2;
 
 /// The most steps of K of which a group of rows stays in L1: of more, sums go to memory and come back, after no more steps
 /// than leave room for these.
-const MAX_STEPS: usize = 18;
+const MAX_STEPS: usize = 20;
 const PART_STEPS: usize = 12;
 
 /// Bytes of rows and of the panels that pass over them at a time of which some may come from beyond L2, which has 2 MB: rows
@@ -227,9 +230,8 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(core: &Core<'_>, operands: &Operands<'_>) -> Self {
+    fn new(layout: &PanelLayout, operands: &Operands<'_>) -> Self {
         let Operands { source, lda, rows, panels, .. } = operands;
-        let layout = &core.layout;
         let k = KParts::new(layout.k);
         let is_matrix = matches!(source, Source::Matrix(_));
         let groups = rows.div_ceil(BLOCK_ROWS);
@@ -261,6 +263,12 @@ impl Plan {
         row % self.part_rows / BLOCK_ROWS * self.at_a_time * 2 * TILE_BYTES
     }
 
+    /// Bytes of all that [`Self::bytes`] lists.
+    fn room(&self, panels: usize) -> usize {
+        let [copy, starts, part_sums, block] = self.bytes(panels);
+        copy + starts + part_sums + 3 * block
+    }
+
     /// Bytes of: a part of a group of rows that is copied, the starts of `panels` panels, sums of parts, and a block of
     /// sums, of which there are three.
     fn bytes(&self, panels: usize) -> [usize; 4] {
@@ -274,16 +282,17 @@ impl Plan {
 /// [`multiply_all`] under an ISA's target features.
 type MultiplyAll<T> = unsafe fn(&mut T, &Core<'_>, Operands<'_>, &Plan, &mut [i8]);
 
+/// What an ISA's target features make faster.
+struct Code<T> {
+    all: MultiplyAll<T>,
+    shift: ShiftPanels,
+}
+
 /// Computes a block on `tiles`.
 ///
 /// # Safety
-/// As [`TileUnit::run`]; the sign of A is that of `multiply_all`, whose ISA is supported.
-unsafe fn run<T: Tiles>(
-    tiles: &mut T,
-    core: &Core<'_>,
-    operands: Operands<'_>,
-    multiply_all: MultiplyAll<T>,
-) {
+/// As [`TileUnit::run`]; the sign of A is that of `code`, whose ISA is supported.
+unsafe fn run<T: Tiles>(tiles: &mut T, core: &Core<'_>, operands: Operands<'_>, code: Code<T>) {
     let Core { layout, packed, epilogue, sums, depth, .. } = core;
     assert!(
         operands.panels.end <= layout.panels()
@@ -292,9 +301,15 @@ unsafe fn run<T: Tiles>(
             && sums.len() == layout.n
             && *depth == (0, layout.k)
     );
-    let plan = &Plan::new(core, &operands);
-    // SAFETY: same contract.
-    unsafe { run_as(plan, tiles, core, operands, multiply_all) }
+    // SAFETY: same contract; a shift is only of rows that it fits.
+    unsafe {
+        if let Some(shift) = Shift::of(core, &operands) {
+            run_shifted(&shift, tiles, core, operands, code);
+        } else {
+            let plan = Plan::new(layout, &operands);
+            run_as(&plan, tiles, core, operands, code.all);
+        }
+    }
 }
 
 /// Computes a block as `plan` says.
@@ -306,12 +321,11 @@ unsafe fn run_as<T: Tiles>(
     tiles: &mut T,
     core: &Core<'_>,
     operands: Operands<'_>,
-    multiply_all: MultiplyAll<T>,
+    all: MultiplyAll<T>,
 ) {
-    let [copy, starts, part_sums, block] = plan.bytes(operands.panels.len());
-    with_scratch(copy + starts + part_sums + 3 * block, |scratch| {
+    with_scratch(plan.room(operands.panels.len()), |scratch| {
         // SAFETY: same contract.
-        unsafe { multiply_all(tiles, core, operands, plan, scratch) };
+        unsafe { all(tiles, core, operands, plan, scratch) };
     });
 }
 

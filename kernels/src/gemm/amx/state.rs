@@ -1,9 +1,10 @@
 //! The tile registers of a worker, and the kernel sets that have tiles.
 
 use super::{
-    Operands, Plan, TileUnit, multiply_all,
+    Code, Operands, Plan, TileUnit, multiply_all,
     pending::Pending,
     run,
+    shifted::Shift,
     tiles::{S8S8, Signs, Tiles, U8S8},
 };
 #[cfg(any(test, feature = "testing"))]
@@ -51,6 +52,10 @@ macro_rules! tile_set {
                             multiply_all::<T, S, $dot>(tiles, core, operands, plan, scratch, part)
                         }
                     }
+                    #[$attr]
+                    unsafe fn shift(shift: &Shift, from: &[i8], to: &mut [i8]) {
+                        shift.panels(from, to);
+                    }
                     unsafe fn block(
                         core: &Core<'_>,
                         state: &mut TileState,
@@ -60,8 +65,8 @@ macro_rules! tile_set {
                         unsafe {
                             let tiles = $tiles(state);
                             match core.a_sign {
-                                Sign::U8 => run(tiles, core, operands, all::<_, U8S8>),
-                                Sign::S8 => run(tiles, core, operands, all::<_, S8S8>),
+                                Sign::U8 => run(tiles, core, operands, Code { all: all::<_, U8S8>, shift }),
+                                Sign::S8 => run(tiles, core, operands, Code { all: all::<_, S8S8>, shift }),
                             }
                         }
                     }

@@ -4,7 +4,9 @@ use proptest::prelude::*;
 use super::{
     model::Model,
     pending::Pending,
-    tiles::{S8S8, S8U8, Signs, TILE_BYTES, TILE_ROW_BYTES, TileConfig, Tiles, U8S8, U8U8},
+    tiles::{
+        S8S8, S8U8, Signs, TILE_BYTES, TILE_ROW_BYTES, TILE_ROWS, TileConfig, Tiles, U8S8, U8U8,
+    },
     *,
 };
 use crate::{
@@ -182,8 +184,46 @@ unsafe fn finish(pending: &mut Pending<'_>) {
     unsafe { pending.part::<scalar::Portable<i16>>() }
 }
 
+/// The model, which may read of A what lies within it, and nothing near it.
+struct Watched {
+    model: Model,
+    a: Range<usize>,
+}
+
+impl Tiles for Watched {
+    unsafe fn load<const T: usize>(&mut self, from: *const u8, stride: usize) {
+        let Range { start, end } = self.a;
+        let rows = (0..TILE_ROWS).map(|r| from as usize + r * stride);
+        for row in rows.filter(|row| (start - TILE_ROW_BYTES..end + TILE_ROW_BYTES).contains(row)) {
+            assert!(start <= row && row + TILE_ROW_BYTES <= end, "a row of a tile beside A");
+        }
+        // SAFETY: same contract.
+        unsafe { self.model.load::<T>(from, stride) }
+    }
+
+    unsafe fn load_far<const T: usize>(&mut self, from: *const u8, stride: usize) {
+        // SAFETY: same contract.
+        unsafe { self.model.load_far::<T>(from, stride) }
+    }
+
+    unsafe fn zero<const T: usize>(&mut self) {
+        // SAFETY: same contract.
+        unsafe { self.model.zero::<T>() }
+    }
+
+    unsafe fn store<const T: usize>(&mut self, to: *mut u8, stride: usize) {
+        // SAFETY: same contract.
+        unsafe { self.model.store::<T>(to, stride) }
+    }
+
+    unsafe fn dot<S: Signs, const C: usize, const A: usize, const B: usize>(&mut self) {
+        // SAFETY: same contract.
+        unsafe { self.model.dot::<S, C, A, B>() }
+    }
+}
+
 unsafe fn all<S: Signs>(
-    tiles: &mut Model,
+    tiles: &mut Watched,
     core: &Core<'_>,
     operands: Operands<'_>,
     plan: &Plan,
@@ -195,6 +235,13 @@ unsafe fn all<S: Signs>(
     }
 }
 
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    Planned,
+    ByParts,
+    Shifted,
+}
+
 /// `rows × k` by `k × n` on the model, against the definition: rows `lda` bytes apart, the first `offset` bytes beyond a
 /// cache line.
 fn check_gemm<S: Signs>(
@@ -204,11 +251,13 @@ fn check_gemm<S: Signs>(
     seed: u64,
 ) {
     let lda = k + pad;
-    let mut a = AlignedBytes::zeroed(offset + rows * lda);
-    for (to, from) in a.as_mut_slice().iter_mut().zip(bytes(seed, offset + rows * lda)) {
+    // Between lines that nothing may read.
+    let (start, len) = (2 * TILE_ROW_BYTES + offset, (rows - 1) * lda + k);
+    let mut a = AlignedBytes::zeroed(start + len + 2 * TILE_ROW_BYTES);
+    for (to, from) in a.as_mut_slice().iter_mut().zip(bytes(seed, start + len)) {
         *to = from as i8;
     }
-    let a = &a.as_slice()[offset..];
+    let a = &a.as_slice()[start..][..len];
     let b = bytes(seed >> 8, k * n);
     let layout = PanelLayout::new(k, n, 4).unwrap();
     let mut packed = AlignedBytes::zeroed(layout.bytes() + SLACK);
@@ -227,8 +276,11 @@ fn check_gemm<S: Signs>(
         sums: &vec![0; n],
         depth: (0, k),
     };
-    // As planned, and with all rows and panels in each part of K.
-    for by_parts in [false, true] {
+    // As planned, with all rows and panels in each part of K, and with weights that move.
+    for way in [Way::Planned, Way::ByParts, Way::Shifted] {
+        if way == Way::Shifted && !(rows > 2 * BLOCK_ROWS && lda % 64 == 0 && zero == 0) {
+            continue;
+        }
         let mut y = vec![0x5a5a_5a5ai32; rows * (n + 3)];
         let to = TileOut {
             out: y.as_mut_ptr().cast(),
@@ -236,15 +288,31 @@ fn check_gemm<S: Signs>(
             residual: std::ptr::null(),
             ldr: 0,
         };
-        let (source, panels) = (Source::Matrix(a.as_ptr().cast()), layout.panels());
-        let operands = Operands { source, lda, rows, panels: 0..panels, to };
-        let mut plan = Plan::new(&core, &operands);
-        if by_parts {
+        let (first, panels) = (a.as_ptr().cast::<u8>(), layout.panels());
+        let some = |panels: Range<usize>| {
+            let to = to.at_column(panels.start * NR, 4);
+            Operands { source: Source::Matrix(first), lda, rows, panels, to }
+        };
+        let operands = some(0..panels);
+        let mut plan = Plan::new(&layout, &operands);
+        if way == Way::ByParts {
             let part_rows = rows.next_multiple_of(BLOCK_ROWS);
             plan = Plan { at_a_time: panels, part_rows, far: true, ..plan };
         }
+        let a_range = first as usize..first as usize + len;
+        let tiles = &mut Watched { model: modelled_tiles(), a: a_range };
         // SAFETY: A has so many rows, `y` room for them; weights are followed by the slack.
-        unsafe { run_as(&plan, &mut modelled_tiles(), &core, operands, all::<S>) };
+        unsafe {
+            if way == Way::Shifted {
+                let shift = Shift::new(first, layout);
+                for panels in [0..panels / 2, panels / 2..panels] {
+                    let code = Code { all: all::<S>, shift: |s, from, to| s.panels(from, to) };
+                    run_shifted(&shift, tiles, &core, some(panels), code);
+                }
+            } else {
+                run_as(&plan, tiles, &core, operands, all::<S>);
+            }
+        }
         for (r, y) in y.chunks(n + 3).enumerate() {
             for (j, &y) in y[..n].iter().enumerate() {
                 let sum: i64 = (0..k)
@@ -270,10 +338,12 @@ proptest! {
 
     #[test]
     fn matrices_of_all_signs_match_the_definition(
-        rows in 1usize..70, n in 1usize..90, k in 1usize..200,
-        pad in prop_oneof![Just(0usize), 0usize..70], offset in prop_oneof![Just(0usize), 0usize..64],
+        rows in 1usize..140, n in 1usize..90, k in 1usize..200,
+        pad in prop_oneof![Just(0usize), 0usize..70], whole_lines in any::<bool>(),
+        offset in prop_oneof![Just(0usize), 0usize..64],
         zero in prop_oneof![Just(0), -128i32..127], seed in any::<u64>(),
     ) {
+        let pad = if whole_lines { (k + pad).next_multiple_of(64) - k } else { pad };
         check_gemm::<U8S8>((rows, n, k), (pad, offset), zero, seed);
         check_gemm::<S8S8>((rows, n, k), (pad, offset), zero, seed);
         check_gemm::<U8U8>((rows, n, k), (pad, offset), 0, seed);
@@ -297,16 +367,19 @@ fn blocked_matrices_match_the_definition() {
         ((49, 48, 1025), (63, 0)),
         ((16, 80, 2048), (64, 0)),
         ((37, 40, 3333), (3, 5)),
-        ((64, 80, 1280), (64, 0)),
+        ((64, 80, 1344), (64, 0)),
         ((49, 80, 1300), (1, 0)),
-        ((64, 64, 1160), (0, 0)),
-        ((52, 64, 1280), (64, 0)),
+        ((64, 64, 1288), (0, 0)),
+        ((52, 64, 1344), (64, 0)),
+        ((97, 80, 1200), (16, 63)),
+        ((97, 80, 1270), (10, 63)),
+        ((100, 40, 1344), (64, 9)),
         ((33, 1100, 1300), (0, 0)),
     ];
     let layout = |(_, n, k)| PanelLayout::new(k, n, 4).unwrap();
     let in_blocks =
         |shape| panels_at_a_time(&layout(shape), layout(shape).panels()) < layout(shape).panels();
-    assert_eq!(cases.iter().filter(|((_, _, k), _)| KParts::new(*k).parts > 1).count(), 7);
+    assert_eq!(cases.iter().filter(|((_, _, k), _)| KParts::new(*k).parts > 1).count(), 8);
     assert!(in_blocks(cases.last().unwrap().0));
     for (shape, place) in cases {
         for seed in [0x0001_0203, 0x0305_0706] {
