@@ -77,6 +77,9 @@ const FAR_BYTES: usize = 1920 * 1024;
 /// Bytes of sums that stay in L2 beside a part of K of rows and panels.
 const PART_SUMS_BYTES: usize = 512 * 1024;
 
+/// Bytes of panels that stay in L1, which has 48 KB, while rows pass.
+const B_BYTES: usize = 36 * 1024;
+
 /// Bytes of panels that stay in L2 while all rows pass over them.
 const PANELS_BYTES: usize = 1280 * 1024;
 
@@ -227,6 +230,8 @@ struct Plan {
     /// Whether rows of A are tile rows as they lie there, and whether they are fetched ahead.
     in_place: bool,
     far: bool,
+    /// Whether all panels stay in L1 while groups of rows pass over them, not a group while panels do.
+    b_stays: bool,
 }
 
 impl Plan {
@@ -255,6 +260,7 @@ impl Plan {
             in_place: (aligned || panels.len() <= FEW_PANELS)
                 && !lda.is_multiple_of(CONFLICT_BYTES),
             far,
+            b_stays: k.parts == 1 && panels.len() * k.steps * TILE_BYTES <= B_BYTES,
         }
     }
 
@@ -354,7 +360,7 @@ unsafe fn multiply_all<T: Tiles, S: Signs, D: Dot>(
     let (odd, nowhere) = blocks.split_at_mut(block_bytes);
     let blocks = [even, odd].map(|block| block.as_mut_ptr().cast());
     let places = [part_sums, nowhere].map(|place| place.as_mut_ptr().cast());
-    let (k, first) = ((plan.k, layout), panels.start);
+    let (k, first) = ((plan.k, layout), (panels.start, plan.b_stays));
     let plain = epilogue.plain_half_even().filter(|_| D::REQUANTIZES && epilogue.w_zero.is_none());
     // SAFETY: same contract.
     unsafe {
