@@ -77,7 +77,8 @@ const FAR_BYTES: usize = 1920 * 1024;
 /// Bytes of sums that stay in L2 beside a part of K of rows and panels.
 const PART_SUMS_BYTES: usize = 512 * 1024;
 
-/// Bytes of panels that stay in L1, which has 48 KB, while rows pass.
+/// Bytes of panels that stay in L1, which has 48 KB, while rows pass: not those that were just gathered into it, nor those
+/// that cross lines, which are wanted again.
 const B_BYTES: usize = 36 * 1024;
 
 /// Bytes of panels that stay in L2 while all rows pass over them.
@@ -260,7 +261,10 @@ impl Plan {
             in_place: (aligned || panels.len() <= FEW_PANELS)
                 && !lda.is_multiple_of(CONFLICT_BYTES),
             far,
-            b_stays: k.parts == 1 && panels.len() * k.steps * TILE_BYTES <= B_BYTES,
+            b_stays: is_matrix
+                && aligned
+                && k.parts == 1
+                && panels.len() * k.steps * TILE_BYTES <= B_BYTES,
         }
     }
 
