@@ -364,20 +364,20 @@ unsafe fn multiply_all<T: Tiles, S: Signs, D: Dot>(
     let (odd, nowhere) = blocks.split_at_mut(block_bytes);
     let blocks = [even, odd].map(|block| block.as_mut_ptr().cast());
     let places = [part_sums, nowhere].map(|place| place.as_mut_ptr().cast());
-    let (k, first) = ((plan.k, layout), (panels.start, plan.b_stays));
+    let (how, first) = ((plan, layout), panels.start);
     let plain = epilogue.plain_half_even().filter(|_| D::REQUANTIZES && epilogue.w_zero.is_none());
     // SAFETY: same contract.
     unsafe {
         match plain {
             Some((quant, multiplier)) => {
                 let plain = PlainEpilogue::<D>::new(blocks, starts, (quant, multiplier), *to);
-                let pass = Pass::new(k, packed, first, places, plain);
+                let pass = Pass::new(how, packed, first, places, plain);
                 multiply_groups::<T, S, _>(tiles, core, operands, plan, copy, pass);
             }
             None => {
                 let pending = |sums| Pending::none(sums, starts, epilogue, finish, *to);
                 let mut pending = blocks.map(pending);
-                let pass = Pass::new(k, packed, first, places, AnyEpilogue::new(&mut pending));
+                let pass = Pass::new(how, packed, first, places, AnyEpilogue::new(&mut pending));
                 multiply_groups::<T, S, _>(tiles, core, operands, plan, copy, pass);
             }
         }

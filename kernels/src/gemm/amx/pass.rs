@@ -3,11 +3,11 @@
 use std::ops::Range;
 
 use super::{
-    KParts,
+    KParts, Plan,
     pending::{BLOCK_ROWS, Finisher},
     tiles::{
-        AStays, BStays, Signs, Stays, StepTiles, TILE_BYTES, TILE_ROW_BYTES, TILE_ROWS, TileRows,
-        Tiles, first_loads, load_sums, multiply, next_loads, store_sums, zero_sums,
+        Signs, StepTiles, TILE_BYTES, TILE_ROW_BYTES, TILE_ROWS, TileRows, Tiles, first_loads,
+        load_sums, multiply, next_loads, store_sums, zero_sums,
     },
 };
 use crate::{
@@ -161,18 +161,18 @@ macro_rules! for_each_tile {
 
 impl<'a, F: Finisher> Pass<'a, F> {
     pub(super) fn new(
-        (k, layout): (KParts, PanelLayout),
+        (plan, layout): (&Plan, PanelLayout),
         packed: &'a [i8],
-        (first_panel, b_stays): (usize, bool),
+        first_panel: usize,
         [part_sums, nowhere]: [*mut u8; 2],
         finisher: F,
     ) -> Self {
         Self {
-            k,
+            k: plan.k,
             packed,
             layout,
             first_panel,
-            b_stays,
+            b_stays: plan.b_stays,
             part_sums,
             finisher,
             held: None,
@@ -218,18 +218,18 @@ impl<'a, F: Finisher> Pass<'a, F> {
                 let (first, last) = (run(panel, pairs), run(panel + 2 * pairs, one));
                 let first = Run { then, ..first };
                 if self.b_stays {
-                    self.blocks::<T, S, BStays, 2, 2>(tiles, first, &mut next);
+                    self.blocks::<T, S, true, 2, 2>(tiles, first, &mut next);
                 } else {
-                    self.blocks::<T, S, AStays, 2, 2>(tiles, first, &mut next);
+                    self.blocks::<T, S, false, 2, 2>(tiles, first, &mut next);
                 }
-                self.blocks::<T, S, AStays, 2, 1>(tiles, last, &mut next);
+                self.blocks::<T, S, false, 2, 1>(tiles, last, &mut next);
             } else {
                 let (fours, twos, one) = (count / 4, count % 4 / 2, count % 2);
                 let (first, last) = (run(panel, fours), run(panels.end - one, one));
                 let middle = run(panel + 4 * fours, twos);
-                self.blocks::<T, S, AStays, 1, 4>(tiles, first, &mut next);
-                self.blocks::<T, S, AStays, 1, 2>(tiles, middle, &mut next);
-                self.blocks::<T, S, AStays, 1, 1>(tiles, last, &mut next);
+                self.blocks::<T, S, false, 1, 4>(tiles, first, &mut next);
+                self.blocks::<T, S, false, 1, 2>(tiles, middle, &mut next);
+                self.blocks::<T, S, false, 1, 1>(tiles, last, &mut next);
             }
         }
     }
@@ -239,7 +239,7 @@ impl<'a, F: Finisher> Pass<'a, F> {
     /// # Safety
     /// As [`Self::panels`].
     #[inline(always)]
-    unsafe fn blocks<T: Tiles, S: Signs, L: Stays, const R: usize, const C: usize>(
+    unsafe fn blocks<T: Tiles, S: Signs, const B_STAYS: bool, const R: usize, const C: usize>(
         &mut self,
         tiles: &mut T,
         run: Run<'_>,
@@ -261,7 +261,7 @@ impl<'a, F: Finisher> Pass<'a, F> {
             }
             let mut held = self.held.take().map_or(self.nowhere, |held| held.to);
             if self.loaded.take() != Some(First { a: a.first, b }) || (R, C) != (2, 2) {
-                first_loads::<T, L, R, C>(tiles, &StepTiles { a, b, panel: distance });
+                first_loads::<T, B_STAYS, R, C>(tiles, &StepTiles { a, b, panel: distance });
             }
             self.loaded = then;
             for left in (0..blocks).rev() {
@@ -276,7 +276,7 @@ impl<'a, F: Finisher> Pass<'a, F> {
                 let block = Block { a, b, after, steps, held, earlier, parts };
                 let mut work = self.finisher.work::<C>();
                 let next = if next.rows > 0 { next.take(C) } else { *next };
-                self.block::<T, S, L, R, C>(tiles, block, next, &mut work);
+                self.block::<T, S, B_STAYS, R, C>(tiles, block, next, &mut work);
                 self.finisher.rest(work);
                 held = if whole {
                     let col = panel * NR;
@@ -296,7 +296,7 @@ impl<'a, F: Finisher> Pass<'a, F> {
     /// The products of a block. While they are under way, the sums that the registers held are stored, and those of the
     /// block before finished.
     #[inline(always)]
-    unsafe fn block<T: Tiles, S: Signs, L: Stays, const R: usize, const C: usize>(
+    unsafe fn block<T: Tiles, S: Signs, const B_STAYS: bool, const R: usize, const C: usize>(
         &self,
         tiles: &mut T,
         block: Block,
@@ -321,13 +321,13 @@ impl<'a, F: Finisher> Pass<'a, F> {
                             Some(sums) => load_sums(tiles, i, sums.add(place(i, C)), stride),
                         }
                         multiply::<T, S, R, C>(tiles, i);
-                        next_loads::<T, L, R, C>(tiles, i, &now, &then);
+                        next_loads::<T, B_STAYS, R, C>(tiles, i, &now, &then);
                         F::parts::<C>(work, if i + 1 < R * C { each } else { last });
                     });
                 } else {
                     for_each_tile!(i < R * C, {
                         multiply::<T, S, R, C>(tiles, i);
-                        next_loads::<T, L, R, C>(tiles, i, &now, &then);
+                        next_loads::<T, B_STAYS, R, C>(tiles, i, &now, &then);
                         F::parts::<C>(work, if i + 1 < R * C { each } else { last });
                     });
                 }

@@ -158,25 +158,6 @@ pub(crate) unsafe fn zero_sums<T: Tiles>(tiles: &mut T, index: usize) {
     }
 }
 
-/// What stays in L1 while the other passes.
-pub(crate) trait Stays {
-    const IS_B: bool;
-}
-
-/// A group of rows, while panels pass.
-pub(crate) struct AStays;
-
-/// All panels, while groups of rows pass.
-pub(crate) struct BStays;
-
-impl Stays for AStays {
-    const IS_B: bool = false;
-}
-
-impl Stays for BStays {
-    const IS_B: bool = true;
-}
-
 /// The tiles of a step of K: R of A, and C of B, `panel` bytes apart.
 #[derive(Clone, Copy)]
 pub(crate) struct StepTiles {
@@ -185,32 +166,45 @@ pub(crate) struct StepTiles {
     pub(crate) panel: usize,
 }
 
+/// Loads a tile that L1 is to keep, or need not.
+#[inline(always)]
+unsafe fn load<T: Tiles, const REG: usize>(
+    tiles: &mut T,
+    (from, stride): (*const u8, usize),
+    stays: bool,
+) {
+    // SAFETY: that of the callers.
+    unsafe {
+        if stays {
+            tiles.load::<REG>(from, stride);
+        } else {
+            tiles.load_far::<REG>(from, stride);
+        }
+    }
+}
+
 impl StepTiles {
     /// Loads the tile `r` of A: into register 4 + r.
     #[inline(always)]
-    unsafe fn load_a<T: Tiles, L: Stays, const REG: usize>(&self, tiles: &mut T, r: usize) {
+    unsafe fn load_a<T: Tiles, const B_STAYS: bool, const REG: usize>(
+        &self,
+        tiles: &mut T,
+        r: usize,
+    ) {
         let from = self.a.first.wrapping_add(r * self.a.tile);
         // SAFETY: that of the callers.
-        unsafe {
-            if L::IS_B {
-                tiles.load_far::<REG>(from, self.a.row);
-            } else {
-                tiles.load::<REG>(from, self.a.row);
-            }
-        }
+        unsafe { load::<T, REG>(tiles, (from, self.a.row), !B_STAYS) }
     }
 
     #[inline(always)]
-    unsafe fn load_b<T: Tiles, L: Stays, const REG: usize>(&self, tiles: &mut T, c: usize) {
+    unsafe fn load_b<T: Tiles, const B_STAYS: bool, const REG: usize>(
+        &self,
+        tiles: &mut T,
+        c: usize,
+    ) {
         let from = self.b.wrapping_add(c * self.panel);
         // SAFETY: that of the callers.
-        unsafe {
-            if L::IS_B {
-                tiles.load::<REG>(from, TILE_ROW_BYTES);
-            } else {
-                tiles.load_far::<REG>(from, TILE_ROW_BYTES);
-            }
-        }
+        unsafe { load::<T, REG>(tiles, (from, TILE_ROW_BYTES), B_STAYS) }
     }
 
     /// Those of the next step.
@@ -224,34 +218,35 @@ impl StepTiles {
 // A step adds to R × C accumulators, of which number r·C + c belongs to tile r of A and panel c of B: 2×2, which loads a
 // tile per product, the fewest that eight registers allow; 1×4 and narrower where rows or panels are left over. Tiles of
 // A are in registers 4 and 5. Those of B are in 6 and 7, or with one tile of A in 5, 6 and 7, and the fourth in 5 again.
-// Every register is loaded for the next step as soon as its last product is under way.
+// Every register is loaded for the next step as soon as its last product is under way. `B_STAYS` says what stays in L1
+// while the other passes: all panels while groups of rows do, or a group while panels do.
 
 /// Loads what a block's first step starts with.
 ///
 /// # Safety
 /// The tiles of the step are readable.
 #[inline(always)]
-pub(crate) unsafe fn first_loads<T: Tiles, L: Stays, const R: usize, const C: usize>(
+pub(crate) unsafe fn first_loads<T: Tiles, const B_STAYS: bool, const R: usize, const C: usize>(
     tiles: &mut T,
     step: &StepTiles,
 ) {
     const { assert!(R == 2 && C <= 2 || R == 1 && matches!(C, 1 | 2 | 4)) };
     // SAFETY: same contract.
     unsafe {
-        step.load_a::<T, L, 4>(tiles, 0);
+        step.load_a::<T, B_STAYS, 4>(tiles, 0);
         if R == 2 {
-            step.load_b::<T, L, 6>(tiles, 0);
+            step.load_b::<T, B_STAYS, 6>(tiles, 0);
             if C == 2 {
-                step.load_b::<T, L, 7>(tiles, 1);
+                step.load_b::<T, B_STAYS, 7>(tiles, 1);
             }
-            step.load_a::<T, L, 5>(tiles, 1);
+            step.load_a::<T, B_STAYS, 5>(tiles, 1);
         } else {
-            step.load_b::<T, L, 5>(tiles, 0);
+            step.load_b::<T, B_STAYS, 5>(tiles, 0);
             if C > 1 {
-                step.load_b::<T, L, 6>(tiles, 1);
+                step.load_b::<T, B_STAYS, 6>(tiles, 1);
             }
             if C > 2 {
-                step.load_b::<T, L, 7>(tiles, 2);
+                step.load_b::<T, B_STAYS, 7>(tiles, 2);
             }
         }
     }
@@ -288,7 +283,7 @@ pub(crate) unsafe fn multiply<T: Tiles, S: Signs, const R: usize, const C: usize
 /// # Safety
 /// As [`first_loads`], of both steps.
 #[inline(always)]
-pub(crate) unsafe fn next_loads<T: Tiles, L: Stays, const R: usize, const C: usize>(
+pub(crate) unsafe fn next_loads<T: Tiles, const B_STAYS: bool, const R: usize, const C: usize>(
     tiles: &mut T,
     i: usize,
     now: &StepTiles,
@@ -297,33 +292,33 @@ pub(crate) unsafe fn next_loads<T: Tiles, L: Stays, const R: usize, const C: usi
     // SAFETY: same contract.
     unsafe {
         if (R, C, i) == (1, 4, 0) {
-            now.load_b::<T, L, 5>(tiles, 3);
+            now.load_b::<T, B_STAYS, 5>(tiles, 3);
         }
         match (R, C, i) {
-            (2, 2, 1) | (2, 1, 0) => next.load_a::<T, L, 4>(tiles, 0),
-            (2, 2, 2) => next.load_b::<T, L, 6>(tiles, 0),
+            (2, 2, 1) | (2, 1, 0) => next.load_a::<T, B_STAYS, 4>(tiles, 0),
+            (2, 2, 2) => next.load_b::<T, B_STAYS, 6>(tiles, 0),
             (2, 2, 3) => {
-                next.load_b::<T, L, 7>(tiles, 1);
-                next.load_a::<T, L, 5>(tiles, 1);
+                next.load_b::<T, B_STAYS, 7>(tiles, 1);
+                next.load_a::<T, B_STAYS, 5>(tiles, 1);
             }
             (2, 1, 1) => {
-                next.load_b::<T, L, 6>(tiles, 0);
-                next.load_a::<T, L, 5>(tiles, 1);
+                next.load_b::<T, B_STAYS, 6>(tiles, 0);
+                next.load_a::<T, B_STAYS, 5>(tiles, 1);
             }
             (1, 1, 0) => {
-                next.load_a::<T, L, 4>(tiles, 0);
-                next.load_b::<T, L, 5>(tiles, 0);
+                next.load_a::<T, B_STAYS, 4>(tiles, 0);
+                next.load_b::<T, B_STAYS, 5>(tiles, 0);
             }
-            (1, 2, 0) => next.load_b::<T, L, 5>(tiles, 0),
+            (1, 2, 0) => next.load_b::<T, B_STAYS, 5>(tiles, 0),
             (1, 2, 1) => {
-                next.load_b::<T, L, 6>(tiles, 1);
-                next.load_a::<T, L, 4>(tiles, 0);
+                next.load_b::<T, B_STAYS, 6>(tiles, 1);
+                next.load_a::<T, B_STAYS, 4>(tiles, 0);
             }
-            (1, 4, 1) => next.load_b::<T, L, 6>(tiles, 1),
-            (1, 4, 2) => next.load_b::<T, L, 7>(tiles, 2),
+            (1, 4, 1) => next.load_b::<T, B_STAYS, 6>(tiles, 1),
+            (1, 4, 2) => next.load_b::<T, B_STAYS, 7>(tiles, 2),
             (1, 4, 3) => {
-                next.load_b::<T, L, 5>(tiles, 0);
-                next.load_a::<T, L, 4>(tiles, 0);
+                next.load_b::<T, B_STAYS, 5>(tiles, 0);
+                next.load_a::<T, B_STAYS, 4>(tiles, 0);
             }
             _ => {}
         }
