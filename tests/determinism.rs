@@ -48,8 +48,9 @@ fn compare(case: Case, model: &Model, run: &Golden, with_reference: bool) -> Vec
     let inputs: Vec<(&str, Tensor)> =
         names.iter().map(String::as_str).zip(run.inputs.iter().cloned()).collect();
     let mut first: Option<Vec<Tensor>> = None;
+    let threads = if with_reference { 1..=2 } else { 2..=2 };
     for isa in Cpu::available() {
-        for threads in [1, 2] {
+        for threads in threads.clone() {
             let options = CompileOptions {
                 cpu: Cpu::with_isa(isa).unwrap(),
                 threads: Threads::Count(threads),

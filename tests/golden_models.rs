@@ -38,7 +38,9 @@ fn check(case: Case) {
                 assert!(worst <= 1e-4 * scale, "{label}: off by {worst} of {scale}");
             }
         }
-        if case.form == Form::Qdq && (i == 0 || case.family == "cnn") {
+        // Passes and the interpreter are the same everywhere, and take minutes for large ones under emulation.
+        let one_of_large = i == 0 && cfg!(not(target_arch = "aarch64"));
+        if case.form == Form::Qdq && (one_of_large || case.family == "cnn") {
             each_fusion_is_one_step(&label, &model, golden);
         }
         if case.form == Form::QOperator {
