@@ -18,12 +18,8 @@ const FLOAT: f32 = 1e-5;
 
 fn check(case: Case) {
     let Some((model, golden)) = case.load() else { return };
-    // Under emulation one run has to do for the large ones, and the interpreter takes too long.
-    let quick = cfg!(target_arch = "aarch64") && case.family != "cnn";
-    let runs = if quick { 1 } else { golden.len() };
-    // The last one is the smallest.
-    for (i, run) in golden.iter().enumerate().rev().take(runs) {
-        let outputs = compare(case, &model, run, !quick);
+    for (i, run) in case.runs(&golden) {
+        let outputs = compare(case, &model, run);
         let name = format!("{} {i}", case.name);
         let hash = hash(&outputs);
         assert_eq!(Some(hash), published(&name), "{name}: {hash:016x} is not what is published");
@@ -43,12 +39,12 @@ fn published(run: &str) -> Option<u64> {
     line.map(|h| u64::from_str_radix(h, 16).unwrap())
 }
 
-fn compare(case: Case, model: &Model, run: &Golden, with_reference: bool) -> Vec<Tensor> {
+fn compare(case: Case, model: &Model, run: &Golden) -> Vec<Tensor> {
     let names: Vec<String> = model.inputs().map(|(n, _)| n.to_owned()).collect();
     let inputs: Vec<(&str, Tensor)> =
         names.iter().map(String::as_str).zip(run.inputs.iter().cloned()).collect();
     let mut first: Option<Vec<Tensor>> = None;
-    let threads = if with_reference { 1..=2 } else { 2..=2 };
+    let threads = if case.emulated() { 2..=2 } else { 1..=2 };
     for isa in Cpu::available() {
         for threads in threads.clone() {
             let options = CompileOptions {
@@ -65,7 +61,7 @@ fn compare(case: Case, model: &Model, run: &Golden, with_reference: bool) -> Vec
                 assert_same(&label, &outputs, first, None);
                 continue;
             }
-            if with_reference {
+            if !case.emulated() {
                 let tolerance = if is_integer(&compiled, run) { None } else { Some(FLOAT) };
                 assert_same(&label, &outputs, &interpret(&compiled, &inputs), tolerance);
             }

@@ -26,7 +26,7 @@ fn run(case: Case, model: &Model, golden: &Golden) -> Vec<Tensor> {
 
 fn check(case: Case) {
     let Some((model, golden)) = case.load() else { return };
-    for (i, golden) in golden.iter().enumerate() {
+    for (i, golden) in case.runs(&golden) {
         let label = format!("{} case {i}", case.name);
         let outputs = run(case, &model, golden);
         assert_eq!(outputs.len(), golden.outputs.len(), "{label}");
@@ -38,9 +38,7 @@ fn check(case: Case) {
                 assert!(worst <= 1e-4 * scale, "{label}: off by {worst} of {scale}");
             }
         }
-        // Passes and the interpreter are the same everywhere, and take minutes for large ones under emulation.
-        let one_of_large = i == 0 && cfg!(not(target_arch = "aarch64"));
-        if case.form == Form::Qdq && (one_of_large || case.family == "cnn") {
+        if case.form == Form::Qdq && !case.emulated() && (i == 0 || case.family == "cnn") {
             each_fusion_is_one_step(&label, &model, golden);
         }
         if case.form == Form::QOperator {
