@@ -44,9 +44,8 @@ fn compare(case: Case, model: &Model, run: &Golden) -> Vec<Tensor> {
     let inputs: Vec<(&str, Tensor)> =
         names.iter().map(String::as_str).zip(run.inputs.iter().cloned()).collect();
     let mut first: Option<Vec<Tensor>> = None;
-    let threads = if case.emulated() { 2..=2 } else { 1..=2 };
     for isa in Cpu::available() {
-        for threads in threads.clone() {
+        for threads in [1, 2] {
             let options = CompileOptions {
                 cpu: Cpu::with_isa(isa).unwrap(),
                 threads: Threads::Count(threads),
