@@ -92,15 +92,21 @@ impl Case {
     }
 }
 
+/// Rows for every case of a shape: in the same memory, since which pages it gets decides how much of it a cache of about
+/// its size holds.
+fn rows((m, _, k): (usize, usize, usize)) -> Lines {
+    Lines::of(1 + m * k, |i| ((i * 91) >> 3) as u8)
+}
+
 fn gemm(
     cpu: Cpu,
     par: &dyn Parallel,
     (m, n, k): (usize, usize, usize),
     case: Case,
+    rows: &[u8],
 ) -> impl FnMut() {
+    let a = &rows[usize::from(case == Case::Unaligned)..];
     let b: Vec<i8> = (0..k * n).map(|i| ((i * 37) >> 2) as i8).collect();
-    let start = usize::from(case == Case::Unaligned);
-    let a = Lines::of(start + m * k, |i| ((i * 91) >> 3) as u8);
     let sign = if case == Case::S8 { Sign::S8 } else { Sign::U8 };
     let zero: Option<&[i32]> = (case == Case::ZeroPoints).then_some(&[3]);
     let packed = PackedB::pack(cpu, &b, k, n, false, zero, sign).unwrap();
@@ -114,7 +120,7 @@ fn gemm(
             _ => OutSlice::Quant8(&mut bytes),
         };
         let residual = (case == Case::Residual).then_some((&*other, n));
-        gemm.run(par, m, &a[start..], k, residual, out, n).unwrap();
+        gemm.run(par, m, a, k, residual, out, n).unwrap();
     }
 }
 
@@ -123,14 +129,15 @@ fn table(cpu: Cpu, two: &dyn Parallel) {
     let (peak_ops, mut peak) = peak_loop(cpu);
     println!("{}", cpu.isa());
     for shape @ (m, n, k) in SHAPES {
+        let rows = &*rows(shape);
         let [peak, u8s8, s8s8, unaligned] = taking_turns([
             &mut peak,
-            &mut gemm(cpu, &Serial, shape, Case::U8),
-            &mut gemm(cpu, &Serial, shape, Case::S8),
-            &mut gemm(cpu, &Serial, shape, Case::Unaligned),
+            &mut gemm(cpu, &Serial, shape, Case::U8, rows),
+            &mut gemm(cpu, &Serial, shape, Case::S8, rows),
+            &mut gemm(cpu, &Serial, shape, Case::Unaligned, rows),
         ]);
         // By itself: the second thread goes on spinning for a while.
-        let both = best_seconds(gemm(cpu, two, shape, Case::U8));
+        let both = best_seconds(gemm(cpu, two, shape, Case::U8, rows));
         let (peak, gops) = (peak_ops / peak / 1e9, ops(shape) / u8s8 / 1e9);
         print!(
             "  {m:>5} x {n:>4} x {k:>4}  {gops:>5.0} of {peak:>5.0} GOP/s  {:.3}   s8 {:.2}x   unaligned {:.2}x   2 threads {:.2}x",
@@ -144,7 +151,10 @@ fn table(cpu: Cpu, two: &dyn Parallel) {
             // decides how much of it a cache of about its size holds, so it is the median of several.
             let weights = (n * k) as f64 / 1e9;
             let mut turns: [[f64; 2]; 9] = std::array::from_fn(|_| {
-                taking_turns([&mut gemm(cpu, &Serial, shape, Case::U8), &mut reading(cpu, n * k)])
+                taking_turns([
+                    &mut gemm(cpu, &Serial, shape, Case::U8, rows),
+                    &mut reading(cpu, n * k),
+                ])
             });
             turns.sort_by(|a, b| (a[0] * b[1]).total_cmp(&(b[0] * a[1])));
             let [least, _, _, _, [own, read], _, _, _, most] = turns;
@@ -169,11 +179,12 @@ fn table(cpu: Cpu, two: &dyn Parallel) {
         Case::TfliteSingle,
     ];
     let shape = (392, 256, 256);
+    let rows = &*rows(shape);
     for case in CASES {
         let [peak, plain, other] = taking_turns([
             &mut peak,
-            &mut gemm(cpu, &Serial, shape, Case::U8),
-            &mut gemm(cpu, &Serial, shape, case),
+            &mut gemm(cpu, &Serial, shape, Case::U8, rows),
+            &mut gemm(cpu, &Serial, shape, case, rows),
         ]);
         let of_peak = ops(shape) / other / (peak_ops / peak);
         println!("  392 x 256 x 256  {case:?}: {of_peak:.3} of the peak, {:.2}x u8", plain / other);
@@ -195,7 +206,8 @@ fn bench(c: &mut Criterion, track: bool) {
         group.sample_size(20);
         for (m, n, k) in SHAPES {
             group.throughput(Throughput::Elements(2 * (m * n * k) as u64));
-            let mut run = gemm(cpu, &Serial, (m, n, k), Case::U8);
+            let rows = rows((m, n, k));
+            let mut run = gemm(cpu, &Serial, (m, n, k), Case::U8, &rows);
             group.bench_function(BenchmarkId::from_parameter(format!("{m}x{n}x{k}")), |b| {
                 b.iter(&mut run)
             });

@@ -25,27 +25,35 @@ pub(crate) fn best_seconds(mut run: impl FnMut()) -> f64 {
     best
 }
 
-/// Seconds of one call of each of `runs`: the median over rounds in which they take turns, of the least in each turn. The
-/// clock drifts, so only what ran beside each other can be compared.
+/// Seconds of one call of each of `runs`: the median over rounds in which they take turns, of the mean of each turn. The
+/// clock drifts, and follows what is computed, so only what ran beside each other, and equally long, can be compared.
 pub(crate) fn taking_turns<const N: usize>(mut runs: [&mut dyn FnMut(); N]) -> [f64; N] {
-    let mut seconds = [const { Vec::new() }; N];
     let start = Instant::now();
-    while seconds[0].len() < 5 || start.elapsed().as_millis() < 60 * N as u128 {
-        for (run, seconds) in runs.iter_mut().zip(&mut seconds) {
-            let (turn, mut calls, mut least) = (Instant::now(), 0, f64::MAX);
-            while calls < 3 || turn.elapsed().as_micros() < 2000 {
-                let begin = Instant::now();
-                run();
-                least = least.min(begin.elapsed().as_secs_f64());
+    let longest = runs.iter_mut().map(|run| seconds(run)).fold(0.0, f64::max);
+    let turn = f64::max(2e-3, 3.0 * longest);
+    let mut rounds = [const { Vec::new() }; N];
+    while rounds[0].len() < 5 || start.elapsed().as_millis() < 60 * N as u128 {
+        for (run, rounds) in runs.iter_mut().zip(&mut rounds) {
+            // Its data may have left the caches.
+            run();
+            let (mut calls, mut total) = (0, 0.0);
+            while total < turn {
+                total += seconds(run);
                 calls += 1;
             }
-            seconds.push(least);
+            rounds.push(total / f64::from(calls));
         }
     }
-    seconds.map(|mut seconds| {
+    rounds.map(|mut seconds| {
         seconds.sort_by(f64::total_cmp);
         seconds[seconds.len() / 2]
     })
+}
+
+fn seconds(run: &mut dyn FnMut()) -> f64 {
+    let begin = Instant::now();
+    run();
+    begin.elapsed().as_secs_f64()
 }
 
 /// Bytes that begin at a cache line, as those in a model's arena do.
@@ -230,7 +238,12 @@ mod x86 {
     #[repr(align(64))]
     struct TileConfig([u8; 64]);
 
-    /// Four chains of products of full tiles, which four more hold the operands of.
+    /// Four tiles of operands.
+    #[repr(align(64))]
+    struct Operands([u8; 4096]);
+
+    /// Four chains of products of full tiles, which four more hold the operands of. These are numbers like any: with
+    /// zeros, Emerald Rapids has a clock a fifth higher.
     ///
     /// # Safety
     /// AMX-INT8 is supported, and this process may use it.
@@ -240,11 +253,21 @@ mod x86 {
         for tile in 0..8 {
             (config.0[16 + 2 * tile], config.0[48 + tile]) = (64, 16);
         }
-        // SAFETY: tiles are configured, then zeros, which are as fast as anything, and released in the end; one block,
-        // so that nothing comes between.
+        let operands = Operands(std::array::from_fn(|i| (i.wrapping_mul(0x9E37_79B1) >> 13) as u8));
+        let [a, b, c, d] = std::array::from_fn(|tile| operands.0[1024 * tile..].as_ptr());
+        // SAFETY: tiles are configured, loaded from 1024 bytes each, and released in the end; one block, so that
+        // nothing comes between.
         unsafe {
             asm!(
                 "ldtilecfg [{config}]",
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                "tileloadd tmm4, [{a} + {stride}]",
+                "tileloadd tmm5, [{b} + {stride}]",
+                "tileloadd tmm6, [{c} + {stride}]",
+                "tileloadd tmm7, [{d} + {stride}]",
                 "2:",
                 "tdpbusd tmm0, tmm4, tmm6",
                 "tdpbusd tmm1, tmm4, tmm7",
@@ -253,7 +276,8 @@ mod x86 {
                 "dec {rounds}",
                 "jnz 2b",
                 "tilerelease",
-                config = in(reg) &config.0, rounds = inout(reg) rounds => _,
+                config = in(reg) &config.0, rounds = inout(reg) rounds => _, stride = in(reg) 64_usize,
+                a = in(reg) a, b = in(reg) b, c = in(reg) c, d = in(reg) d,
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                 out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                 options(nostack, readonly)

@@ -4,7 +4,7 @@
 //! ```text
 //! for each block of panels that stays in L2:
 //!   for each group of 32 rows, which a convolution gathers now:
-//!     for each part of K of which 32 rows stay in L1:
+//!     for each part of K of which 32 rows, or 16 of them, stay in L1:
 //!       A: in place if its tile rows are whole cache lines or few panels read them, else copied to be so
 //!       for each 2 panels:                                              B: the packed panels, one tile per 64 of K
 //!         in the first step, between its products: store the 4 tiles of the block before
@@ -65,10 +65,12 @@ const MIN_ROWS: usize = 5;
 /// Rows of a matrix after the last whole tile that vector kernels compute faster than a tile of their own.
 const FEW_ROWS: usize = 2;
 
-/// The most steps of K of which a group of rows stays in L1: of more, sums go to memory and come back, after no more steps
-/// than leave room for these.
-const MAX_STEPS: usize = 20;
-const PART_STEPS: usize = 12;
+/// The most steps of K of which a group of rows stays in L1, and its first tile.
+const GROUP_STEPS: usize = 20;
+const TILE_STEPS: usize = 36;
+
+/// The most steps of a part of a longer K, whose sums go to memory and come back: they leave these room in L1.
+const PART_STEPS: usize = 16;
 
 /// Bytes of rows and of the panels that pass over them at a time of which some may come from beyond L2, which has 2 MB: rows
 /// are fetched ahead.
@@ -77,7 +79,10 @@ const FAR_BYTES: usize = 1920 * 1024;
 /// Bytes of sums that stay in L2 beside a part of K of rows and panels.
 const PART_SUMS_BYTES: usize = 512 * 1024;
 
-/// Bytes of panels that stay in L1, which has 48 KB, while rows pass: not those that were just gathered into it, nor those
+/// Bytes of panels and two groups of rows that all stay in L1, which has 48 KB, beside two blocks of sums.
+const L1_BYTES: usize = 40 * 1024;
+
+/// Bytes of panels that stay in L1 while rows pass: not those that were just gathered into it, nor those
 /// that cross lines, which are wanted again.
 const B_BYTES: usize = 36 * 1024;
 
@@ -91,8 +96,9 @@ pub(crate) const SLACK: usize = TILE_BYTES - TILE_ROW_BYTES;
 /// for four panels lose if it crosses two.
 const FEW_PANELS: usize = 4;
 
-/// The least distance of rows at which those of a group meet in too few sets of L1 to be read in place.
-const CONFLICT_BYTES: usize = 2048;
+/// The least distances of rows at which those of a group, or of a tile, meet in too few sets of L1 to stay there.
+const GROUP_CONFLICT_BYTES: usize = 2048;
+const TILE_CONFLICT_BYTES: usize = 4096;
 
 /// The most rows that are multiplied at a time.
 pub(crate) const GROUP_ROWS: usize = BLOCK_ROWS;
@@ -201,9 +207,11 @@ struct KParts {
 }
 
 impl KParts {
-    fn new(k: usize) -> Self {
+    /// Of rows of a matrix, or of patches that were just gathered into L1.
+    fn new(k: usize, is_matrix: bool) -> Self {
         let all = k.div_ceil(TILE_ROW_BYTES);
-        let parts = if all <= MAX_STEPS { 1 } else { all.div_ceil(PART_STEPS) };
+        let longest = if is_matrix { TILE_STEPS } else { GROUP_STEPS };
+        let parts = if all <= longest { 1 } else { all.div_ceil(PART_STEPS) };
         let steps = all.div_ceil(parts);
         Self { parts: all.div_ceil(steps), steps, all }
     }
@@ -221,6 +229,19 @@ fn panels_at_a_time(layout: &PanelLayout, panels: usize) -> usize {
     panels.div_ceil(blocks).next_multiple_of(4)
 }
 
+/// What stays in L1 while the other operand passes, from L2.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Stays {
+    /// A group of rows, over a part of K.
+    Rows,
+    /// The first tile of a group of rows, over more of K: the second passes with the panels.
+    HalfRows,
+    /// All panels.
+    Panels,
+    /// Both.
+    Both,
+}
+
 /// How a block is computed, and what memory that takes.
 struct Plan {
     k: KParts,
@@ -231,15 +252,14 @@ struct Plan {
     /// Whether rows of A are tile rows as they lie there, and whether they are fetched ahead.
     in_place: bool,
     far: bool,
-    /// Whether all panels stay in L1 while groups of rows pass over them, not a group while panels do.
-    b_stays: bool,
+    stays: Stays,
 }
 
 impl Plan {
     fn new(layout: &PanelLayout, operands: &Operands<'_>) -> Self {
         let Operands { source, lda, rows, panels, .. } = operands;
-        let k = KParts::new(layout.k);
         let is_matrix = matches!(source, Source::Matrix(_));
+        let k = KParts::new(layout.k, is_matrix);
         let groups = rows.div_ceil(BLOCK_ROWS);
         let at_a_time = panels_at_a_time(layout, panels.len());
         let bytes = rows * layout.k + at_a_time * layout.panel_bytes();
@@ -254,17 +274,24 @@ impl Plan {
             Source::Patches(_) => 0,
         };
         let aligned = (a | lda).is_multiple_of(TILE_ROW_BYTES);
+        let (a_bytes, b_bytes) = (2 * k.steps * TILE_BYTES, panels.len() * k.steps * TILE_BYTES);
+        let stays = match k.parts {
+            1 if 2 * a_bytes + b_bytes <= L1_BYTES => Stays::Both,
+            1 if is_matrix && aligned && b_bytes <= B_BYTES => Stays::Panels,
+            1 if k.steps > GROUP_STEPS => Stays::HalfRows,
+            _ => Stays::Rows,
+        };
+        let conflict = match stays {
+            Stays::HalfRows => TILE_CONFLICT_BYTES,
+            Stays::Rows | Stays::Panels | Stays::Both => GROUP_CONFLICT_BYTES,
+        };
         Self {
             k,
             at_a_time,
             part_rows: if by_parts { groups * BLOCK_ROWS } else { BLOCK_ROWS },
-            in_place: (aligned || panels.len() <= FEW_PANELS)
-                && !lda.is_multiple_of(CONFLICT_BYTES),
+            in_place: (aligned || panels.len() <= FEW_PANELS) && !lda.is_multiple_of(conflict),
             far,
-            b_stays: is_matrix
-                && aligned
-                && k.parts == 1
-                && panels.len() * k.steps * TILE_BYTES <= B_BYTES,
+            stays,
         }
     }
 
@@ -549,30 +576,34 @@ impl Rows {
     #[inline(always)]
     unsafe fn copied(&self, first: usize, steps: usize, copy: &mut [i8]) -> TileRows {
         let tiles = self.count.div_ceil(TILE_ROWS);
-        let step_bytes = tiles * TILE_BYTES;
         let start = first * TILE_ROW_BYTES;
         let len = self.k.min((first + steps) * TILE_ROW_BYTES) - start;
-        let lines = copy.as_chunks_mut::<TILE_ROW_BYTES>().0.chunks_mut(tiles * TILE_ROWS);
-        // Step by step: written row by row, each line would lie at the same place of a page as many that are read.
-        for (from, lines) in (0..len).step_by(TILE_ROW_BYTES).zip(lines) {
+        let lines = copy.as_chunks_mut::<TILE_ROW_BYTES>().0;
+        // Step by step: written row by row, each line would lie at the same place of a page as many that are read. Tile after
+        // tile: a tile alone has its share of all sets of L1.
+        for (step, from) in (0..len).step_by(TILE_ROW_BYTES).enumerate() {
             let values = TILE_ROW_BYTES.min(len - from);
-            for (r, line) in lines.iter_mut().enumerate().take(self.count) {
-                // SAFETY: the caller grants row `r`, of K bytes.
-                let row = unsafe {
-                    let row = self.a.add(r * self.lda + start + from).cast::<i8>();
-                    std::slice::from_raw_parts(row, values)
-                };
-                match row.first_chunk() {
-                    Some(whole) => *line = *whole,
-                    None => copy_padded(row, line),
+            for tile in 0..tiles {
+                let lines = &mut lines[(tile * steps + step) * TILE_ROWS..][..TILE_ROWS];
+                let rows = self.count - tile * TILE_ROWS;
+                for (r, line) in (tile * TILE_ROWS..).zip(lines).take(rows) {
+                    // SAFETY: the caller grants row `r`, of K bytes.
+                    let row = unsafe {
+                        let row = self.a.add(r * self.lda + start + from).cast::<i8>();
+                        std::slice::from_raw_parts(row, values)
+                    };
+                    match row.first_chunk() {
+                        Some(whole) => *line = *whole,
+                        None => copy_padded(row, line),
+                    }
                 }
             }
         }
         TileRows {
             first: copy.as_ptr().cast(),
             row: TILE_ROW_BYTES,
-            tile: TILE_BYTES,
-            step: step_bytes,
+            tile: steps * TILE_BYTES,
+            step: TILE_BYTES,
         }
     }
 }

@@ -3,11 +3,11 @@
 use std::ops::Range;
 
 use super::{
-    KParts, Plan,
+    KParts, Plan, Stays,
     pending::{BLOCK_ROWS, Finisher},
     tiles::{
-        Signs, StepTiles, TILE_BYTES, TILE_ROW_BYTES, TILE_ROWS, TileRows, Tiles, first_loads,
-        load_sums, multiply, next_loads, store_sums, zero_sums,
+        BOTH, HALF_ROWS, PANELS, ROWS, Signs, StepTiles, TILE_BYTES, TILE_ROW_BYTES, TILE_ROWS,
+        TileRows, Tiles, first_loads, load_sums, multiply, next_loads, store_sums, zero_sums,
     },
 };
 use crate::{
@@ -85,8 +85,7 @@ pub(super) struct Pass<'a, F> {
     packed: &'a [i8],
     layout: PanelLayout,
     first_panel: usize,
-    /// Whether all panels stay in L1, for the next groups.
-    b_stays: bool,
+    stays: Stays,
     /// Sums of the rows and panels that a part of K is multiplied by before the next, where K has several.
     part_sums: *mut u8,
     finisher: F,
@@ -172,7 +171,7 @@ impl<'a, F: Finisher> Pass<'a, F> {
             packed,
             layout,
             first_panel,
-            b_stays: plan.b_stays,
+            stays: plan.stays,
             part_sums,
             finisher,
             held: None,
@@ -217,19 +216,22 @@ impl<'a, F: Finisher> Pass<'a, F> {
                 let then = then.filter(|_| one == 0);
                 let (first, last) = (run(panel, pairs), run(panel + 2 * pairs, one));
                 let first = Run { then, ..first };
-                if self.b_stays {
-                    self.blocks::<T, S, true, 2, 2>(tiles, first, &mut next);
-                } else {
-                    self.blocks::<T, S, false, 2, 2>(tiles, first, &mut next);
+                match self.stays {
+                    Stays::Rows => self.blocks::<T, S, ROWS, 2, 2>(tiles, first, &mut next),
+                    Stays::HalfRows => {
+                        self.blocks::<T, S, HALF_ROWS, 2, 2>(tiles, first, &mut next)
+                    }
+                    Stays::Panels => self.blocks::<T, S, PANELS, 2, 2>(tiles, first, &mut next),
+                    Stays::Both => self.blocks::<T, S, BOTH, 2, 2>(tiles, first, &mut next),
                 }
-                self.blocks::<T, S, false, 2, 1>(tiles, last, &mut next);
+                self.blocks::<T, S, ROWS, 2, 1>(tiles, last, &mut next);
             } else {
                 let (fours, twos, one) = (count / 4, count % 4 / 2, count % 2);
                 let (first, last) = (run(panel, fours), run(panels.end - one, one));
                 let middle = run(panel + 4 * fours, twos);
-                self.blocks::<T, S, false, 1, 4>(tiles, first, &mut next);
-                self.blocks::<T, S, false, 1, 2>(tiles, middle, &mut next);
-                self.blocks::<T, S, false, 1, 1>(tiles, last, &mut next);
+                self.blocks::<T, S, ROWS, 1, 4>(tiles, first, &mut next);
+                self.blocks::<T, S, ROWS, 1, 2>(tiles, middle, &mut next);
+                self.blocks::<T, S, ROWS, 1, 1>(tiles, last, &mut next);
             }
         }
     }
@@ -239,7 +241,7 @@ impl<'a, F: Finisher> Pass<'a, F> {
     /// # Safety
     /// As [`Self::panels`].
     #[inline(always)]
-    unsafe fn blocks<T: Tiles, S: Signs, const B_STAYS: bool, const R: usize, const C: usize>(
+    unsafe fn blocks<T: Tiles, S: Signs, const STAYS: u8, const R: usize, const C: usize>(
         &mut self,
         tiles: &mut T,
         run: Run<'_>,
@@ -261,7 +263,7 @@ impl<'a, F: Finisher> Pass<'a, F> {
             }
             let mut held = self.held.take().map_or(self.nowhere, |held| held.to);
             if self.loaded.take() != Some(First { a: a.first, b }) || (R, C) != (2, 2) {
-                first_loads::<T, B_STAYS, R, C>(tiles, &StepTiles { a, b, panel: distance });
+                first_loads::<T, STAYS, R, C>(tiles, &StepTiles { a, b, panel: distance });
             }
             self.loaded = then;
             for left in (0..blocks).rev() {
@@ -276,7 +278,7 @@ impl<'a, F: Finisher> Pass<'a, F> {
                 let block = Block { a, b, after, steps, held, earlier, parts };
                 let mut work = self.finisher.work::<C>();
                 let next = if next.rows > 0 { next.take(C) } else { *next };
-                self.block::<T, S, B_STAYS, R, C>(tiles, block, next, &mut work);
+                self.block::<T, S, STAYS, R, C>(tiles, block, next, &mut work);
                 self.finisher.rest(work);
                 held = if whole {
                     let col = panel * NR;
@@ -296,7 +298,7 @@ impl<'a, F: Finisher> Pass<'a, F> {
     /// The products of a block. While they are under way, the sums that the registers held are stored, and those of the
     /// block before finished.
     #[inline(always)]
-    unsafe fn block<T: Tiles, S: Signs, const B_STAYS: bool, const R: usize, const C: usize>(
+    unsafe fn block<T: Tiles, S: Signs, const STAYS: u8, const R: usize, const C: usize>(
         &self,
         tiles: &mut T,
         block: Block,
@@ -321,13 +323,13 @@ impl<'a, F: Finisher> Pass<'a, F> {
                             Some(sums) => load_sums(tiles, i, sums.add(place(i, C)), stride),
                         }
                         multiply::<T, S, R, C>(tiles, i);
-                        next_loads::<T, B_STAYS, R, C>(tiles, i, &now, &then);
+                        next_loads::<T, STAYS, R, C>(tiles, i, &now, &then);
                         F::parts::<C>(work, if i + 1 < R * C { each } else { last });
                     });
                 } else {
                     for_each_tile!(i < R * C, {
                         multiply::<T, S, R, C>(tiles, i);
-                        next_loads::<T, B_STAYS, R, C>(tiles, i, &now, &then);
+                        next_loads::<T, STAYS, R, C>(tiles, i, &now, &then);
                         F::parts::<C>(work, if i + 1 < R * C { each } else { last });
                     });
                 }

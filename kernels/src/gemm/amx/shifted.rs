@@ -12,7 +12,7 @@
 use wide::bytemuck::{cast_slice, cast_slice_mut};
 
 use super::{
-    CONFLICT_BYTES, Code, KParts, Operands, PANELS_BYTES, Plan, Source,
+    Code, GROUP_CONFLICT_BYTES, KParts, Operands, PANELS_BYTES, Plan, Source,
     pending::BLOCK_ROWS,
     tiles::{TILE_ROW_BYTES, Tiles},
 };
@@ -57,13 +57,13 @@ impl Shift {
             return None;
         };
         let shift @ Self { by, from, to, .. } = Self::new(a, core.layout);
-        let alike = lda.is_multiple_of(TILE_ROW_BYTES) && !lda.is_multiple_of(CONFLICT_BYTES);
+        let alike = lda.is_multiple_of(TILE_ROW_BYTES) && !lda.is_multiple_of(GROUP_CONFLICT_BYTES);
         // Sums of rows, by which zero points are multiplied, would be those of whole lines.
         let applies = by > 0 && alike && core.epilogue.w_zero.is_none();
         let columns = panels.end * NR;
         let pays = rows >= LEAST_ROWS.max(ROWS_PER_COLUMN * columns)
             && from.k > K_PER_COLUMN * columns
-            && KParts::new(to.k).parts == KParts::new(from.k).parts
+            && KParts::new(to.k, true).parts == KParts::new(from.k, true).parts
             && panels.end * to.panel_bytes() <= PANELS_BYTES;
         (applies && pays).then_some(shift)
     }

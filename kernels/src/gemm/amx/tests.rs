@@ -351,7 +351,7 @@ proptest! {
     }
 }
 
-/// Rows in place and copied, K in several parts, and panels in several blocks.
+/// Rows in place and copied, of which a group stays in L1 or a tile, K in several parts, and panels in several blocks.
 #[test]
 fn blocked_matrices_match_the_definition() {
     let cases = [
@@ -374,12 +374,20 @@ fn blocked_matrices_match_the_definition() {
         ((97, 80, 1200), (16, 63)),
         ((97, 80, 1270), (10, 63)),
         ((100, 40, 1344), (64, 9)),
+        ((64, 80, 2048), (0, 0)),
+        ((50, 40, 2048), (2048, 0)),
+        ((64, 80, 2368), (0, 0)),
+        ((64, 80, 2368), (64, 1)),
+        ((49, 80, 2330), (1, 0)),
+        ((64, 64, 2312), (0, 0)),
+        ((52, 64, 2368), (64, 0)),
+        ((97, 80, 2310), (58, 63)),
         ((33, 1100, 1300), (0, 0)),
     ];
     let layout = |(_, n, k)| PanelLayout::new(k, n, 4).unwrap();
     let in_blocks =
         |shape| panels_at_a_time(&layout(shape), layout(shape).panels()) < layout(shape).panels();
-    assert_eq!(cases.iter().filter(|((_, _, k), _)| KParts::new(*k).parts > 1).count(), 8);
+    assert_eq!(cases.iter().filter(|((_, _, k), _)| KParts::new(*k, true).parts > 1).count(), 7);
     assert!(in_blocks(cases.last().unwrap().0));
     for (shape, place) in cases {
         for seed in [0x0001_0203, 0x0305_0706] {
@@ -392,12 +400,15 @@ fn blocked_matrices_match_the_definition() {
 #[test]
 fn k_is_cut_evenly() {
     for k in 1..5000 {
-        let cut = KParts::new(k);
-        let steps: usize = (0..cut.parts).map(|part| cut.part(part).1).sum();
-        assert_eq!(steps, k.div_ceil(64));
-        for part in 0..cut.parts {
-            let (first, steps) = cut.part(part);
-            assert!((1..=MAX_STEPS).contains(&steps) && first == part * cut.steps, "{k}: {cut:?}");
+        for (is_matrix, longest) in [(true, TILE_STEPS), (false, GROUP_STEPS)] {
+            let cut = KParts::new(k, is_matrix);
+            let most = if cut.parts > 1 { PART_STEPS } else { longest };
+            let steps: usize = (0..cut.parts).map(|part| cut.part(part).1).sum();
+            assert_eq!(steps, k.div_ceil(64));
+            for part in 0..cut.parts {
+                let (first, steps) = cut.part(part);
+                assert!((1..=most).contains(&steps) && first == part * cut.steps, "{k}: {cut:?}");
+            }
         }
     }
 }

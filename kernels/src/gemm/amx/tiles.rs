@@ -186,25 +186,23 @@ unsafe fn load<T: Tiles, const REG: usize>(
 impl StepTiles {
     /// Loads the tile `r` of A: into register 4 + r.
     #[inline(always)]
-    unsafe fn load_a<T: Tiles, const B_STAYS: bool, const REG: usize>(
-        &self,
-        tiles: &mut T,
-        r: usize,
-    ) {
+    unsafe fn load_a<T: Tiles, const STAYS: u8, const REG: usize>(&self, tiles: &mut T, r: usize) {
         let from = self.a.first.wrapping_add(r * self.a.tile);
         // SAFETY: that of the callers.
-        unsafe { load::<T, REG>(tiles, (from, self.a.row), !B_STAYS) }
+        unsafe {
+            load::<T, REG>(
+                tiles,
+                (from, self.a.row),
+                !(STAYS == PANELS || STAYS == HALF_ROWS && r == 1),
+            )
+        }
     }
 
     #[inline(always)]
-    unsafe fn load_b<T: Tiles, const B_STAYS: bool, const REG: usize>(
-        &self,
-        tiles: &mut T,
-        c: usize,
-    ) {
+    unsafe fn load_b<T: Tiles, const STAYS: u8, const REG: usize>(&self, tiles: &mut T, c: usize) {
         let from = self.b.wrapping_add(c * self.panel);
         // SAFETY: that of the callers.
-        unsafe { load::<T, REG>(tiles, (from, TILE_ROW_BYTES), B_STAYS) }
+        unsafe { load::<T, REG>(tiles, (from, TILE_ROW_BYTES), STAYS == PANELS || STAYS == BOTH) }
     }
 
     /// Those of the next step.
@@ -218,35 +216,41 @@ impl StepTiles {
 // A step adds to R × C accumulators, of which number r·C + c belongs to tile r of A and panel c of B: 2×2, which loads a
 // tile per product, the fewest that eight registers allow; 1×4 and narrower where rows or panels are left over. Tiles of
 // A are in registers 4 and 5. Those of B are in 6 and 7, or with one tile of A in 5, 6 and 7, and the fourth in 5 again.
-// Every register is loaded for the next step as soon as its last product is under way. `B_STAYS` says what stays in L1
-// while the other passes: all panels while groups of rows do, or a group while panels do.
+// Every register is loaded for the next step as soon as its last product is under way. `STAYS` says what stays in L1 while
+// the other passes.
+
+/// A group's rows stay while panels pass over them, its first tile does, all panels while groups do, or both.
+pub(crate) const ROWS: u8 = 0;
+pub(crate) const HALF_ROWS: u8 = 1;
+pub(crate) const PANELS: u8 = 2;
+pub(crate) const BOTH: u8 = 3;
 
 /// Loads what a block's first step starts with.
 ///
 /// # Safety
 /// The tiles of the step are readable.
 #[inline(always)]
-pub(crate) unsafe fn first_loads<T: Tiles, const B_STAYS: bool, const R: usize, const C: usize>(
+pub(crate) unsafe fn first_loads<T: Tiles, const STAYS: u8, const R: usize, const C: usize>(
     tiles: &mut T,
     step: &StepTiles,
 ) {
     const { assert!(R == 2 && C <= 2 || R == 1 && matches!(C, 1 | 2 | 4)) };
     // SAFETY: same contract.
     unsafe {
-        step.load_a::<T, B_STAYS, 4>(tiles, 0);
+        step.load_a::<T, STAYS, 4>(tiles, 0);
         if R == 2 {
-            step.load_b::<T, B_STAYS, 6>(tiles, 0);
+            step.load_b::<T, STAYS, 6>(tiles, 0);
             if C == 2 {
-                step.load_b::<T, B_STAYS, 7>(tiles, 1);
+                step.load_b::<T, STAYS, 7>(tiles, 1);
             }
-            step.load_a::<T, B_STAYS, 5>(tiles, 1);
+            step.load_a::<T, STAYS, 5>(tiles, 1);
         } else {
-            step.load_b::<T, B_STAYS, 5>(tiles, 0);
+            step.load_b::<T, STAYS, 5>(tiles, 0);
             if C > 1 {
-                step.load_b::<T, B_STAYS, 6>(tiles, 1);
+                step.load_b::<T, STAYS, 6>(tiles, 1);
             }
             if C > 2 {
-                step.load_b::<T, B_STAYS, 7>(tiles, 2);
+                step.load_b::<T, STAYS, 7>(tiles, 2);
             }
         }
     }
@@ -283,7 +287,7 @@ pub(crate) unsafe fn multiply<T: Tiles, S: Signs, const R: usize, const C: usize
 /// # Safety
 /// As [`first_loads`], of both steps.
 #[inline(always)]
-pub(crate) unsafe fn next_loads<T: Tiles, const B_STAYS: bool, const R: usize, const C: usize>(
+pub(crate) unsafe fn next_loads<T: Tiles, const STAYS: u8, const R: usize, const C: usize>(
     tiles: &mut T,
     i: usize,
     now: &StepTiles,
@@ -292,33 +296,33 @@ pub(crate) unsafe fn next_loads<T: Tiles, const B_STAYS: bool, const R: usize, c
     // SAFETY: same contract.
     unsafe {
         if (R, C, i) == (1, 4, 0) {
-            now.load_b::<T, B_STAYS, 5>(tiles, 3);
+            now.load_b::<T, STAYS, 5>(tiles, 3);
         }
         match (R, C, i) {
-            (2, 2, 1) | (2, 1, 0) => next.load_a::<T, B_STAYS, 4>(tiles, 0),
-            (2, 2, 2) => next.load_b::<T, B_STAYS, 6>(tiles, 0),
+            (2, 2, 1) | (2, 1, 0) => next.load_a::<T, STAYS, 4>(tiles, 0),
+            (2, 2, 2) => next.load_b::<T, STAYS, 6>(tiles, 0),
             (2, 2, 3) => {
-                next.load_b::<T, B_STAYS, 7>(tiles, 1);
-                next.load_a::<T, B_STAYS, 5>(tiles, 1);
+                next.load_b::<T, STAYS, 7>(tiles, 1);
+                next.load_a::<T, STAYS, 5>(tiles, 1);
             }
             (2, 1, 1) => {
-                next.load_b::<T, B_STAYS, 6>(tiles, 0);
-                next.load_a::<T, B_STAYS, 5>(tiles, 1);
+                next.load_b::<T, STAYS, 6>(tiles, 0);
+                next.load_a::<T, STAYS, 5>(tiles, 1);
             }
             (1, 1, 0) => {
-                next.load_a::<T, B_STAYS, 4>(tiles, 0);
-                next.load_b::<T, B_STAYS, 5>(tiles, 0);
+                next.load_a::<T, STAYS, 4>(tiles, 0);
+                next.load_b::<T, STAYS, 5>(tiles, 0);
             }
-            (1, 2, 0) => next.load_b::<T, B_STAYS, 5>(tiles, 0),
+            (1, 2, 0) => next.load_b::<T, STAYS, 5>(tiles, 0),
             (1, 2, 1) => {
-                next.load_b::<T, B_STAYS, 6>(tiles, 1);
-                next.load_a::<T, B_STAYS, 4>(tiles, 0);
+                next.load_b::<T, STAYS, 6>(tiles, 1);
+                next.load_a::<T, STAYS, 4>(tiles, 0);
             }
-            (1, 4, 1) => next.load_b::<T, B_STAYS, 6>(tiles, 1),
-            (1, 4, 2) => next.load_b::<T, B_STAYS, 7>(tiles, 2),
+            (1, 4, 1) => next.load_b::<T, STAYS, 6>(tiles, 1),
+            (1, 4, 2) => next.load_b::<T, STAYS, 7>(tiles, 2),
             (1, 4, 3) => {
-                next.load_b::<T, B_STAYS, 5>(tiles, 0);
-                next.load_a::<T, B_STAYS, 4>(tiles, 0);
+                next.load_b::<T, STAYS, 5>(tiles, 0);
+                next.load_a::<T, STAYS, 4>(tiles, 0);
             }
             _ => {}
         }
