@@ -12,10 +12,13 @@ use super::{
     kernel::{BandSet, Patch, PixelSteps},
     remainders::Remainders,
 };
-use crate::{KernelError, epilogue::Sign, par::tasks_for};
+use crate::{KernelError, epilogue::Sign, gemm::amx, par::tasks_for};
 
 /// Bytes of a band that should stay in L2 while all panels of weights pass over it.
 const BAND_BYTES: usize = 160 * 1024;
+
+/// The same for tile registers, which take most of their time for the panels.
+const TILE_BAND_BYTES: usize = 512 * 1024;
 
 /// Pixels of a band over which the loads of weights into L1 are spread, if the image has so many.
 const BAND_PIXELS: usize = 96;
@@ -123,6 +126,9 @@ pub(super) struct Band {
     remainders: Remainders,
     /// Padding, as much as is staged at a time.
     padding: Vec<u8>,
+    /// Values after a band that kernels may read, and bytes of a band that should stay in a cache.
+    slack: usize,
+    cached: usize,
 }
 
 impl Band {
@@ -167,9 +173,31 @@ impl Band {
             .chain((0..remainders.planes()).map(|plane| row + plane * remainders.width))
             .collect();
         let padding = if in_place { Vec::new() } else { vec![pad_value; row.min(PADDING)] };
-        let band =
-            Self { set, sign, window, in_place, row, pitch, segments, len, remainders, padding };
-        Ok(Some(band))
+        Ok(Some(Self {
+            set,
+            sign,
+            window,
+            in_place,
+            row,
+            pitch,
+            segments,
+            len,
+            remainders,
+            padding,
+            slack: SLACK,
+            cached: BAND_BYTES,
+        }))
+    }
+
+    /// The same for tile registers, if they should read from bands.
+    pub(super) fn for_tiles(mut self) -> Option<Self> {
+        let patch = self.patch();
+        let slack = amx::band_slack(patch.steps);
+        amx::takes_band(&patch).then(|| {
+            self.slack += slack;
+            self.cached = TILE_BAND_BYTES;
+            self
+        })
     }
 
     pub(super) fn set(&self) -> &'static BandSet {
@@ -200,7 +228,7 @@ impl Band {
         if self.in_place {
             return 0;
         }
-        (self.input_rows(rows) * self.pitch + SLACK) * self.set.value_bytes + ALIGN
+        (self.input_rows(rows) * self.pitch + self.slack) * self.set.value_bytes + ALIGN
     }
 
     /// How images are cut into bands for `threads` threads, and the panels of weights into parts, where an output pixel
@@ -209,7 +237,7 @@ impl Band {
         let [out_h, out_w] = self.window.out;
         let one = self.pitch.max(1) * self.set.value_bytes;
         let fit =
-            (BAND_BYTES / one).saturating_sub(self.input_rows(1)) / self.window.strides[0] + 1;
+            (self.cached / one).saturating_sub(self.input_rows(1)) / self.window.strides[0] + 1;
         let least = BAND_PIXELS.div_ceil(out_w.max(1));
         let pixels = batch.saturating_mul(out_h).saturating_mul(out_w);
         let wanted = tasks_for(threads, pixels.saturating_mul(macs));
@@ -242,7 +270,7 @@ impl Band {
         let value = self.set.value_bytes;
         let count = self.input_rows(rows.len());
         let start = scratch.as_ptr().align_offset(ALIGN);
-        let band = &mut scratch[start..][..(count * self.pitch + SLACK) * value];
+        let band = &mut scratch[start..][..(count * self.pitch + self.slack) * value];
         let planes = self.remainders.planes();
         let (runs, shared) = self.segments.split_at(self.segments.len() - planes);
         let columns = self.row / channels.max(1);

@@ -11,7 +11,7 @@
 //! | 3×3, stride 1, 1 group, ISAs without dot products of bytes | Winograd's F(2×2, 3×3) |
 //! | any other | GEMM tiles over a band of padded input rows, or over the image itself where nothing is padded |
 //! | dilated kernel rows of odd channels, ISAs without such tiles | im2col of a block of pixels, then GEMM |
-//! | the same as the last but one, enough of it for tile registers | im2col, whose patches start at cache lines |
+//! | as the last but one, enough of it for tile registers | the same, if the runs of a patch are whole cache lines; else im2col, whose patches start at these |
 //!
 //! Groups of few columns share panels: each column reads the channels of its own (x86), or weights of several groups
 //! form the diagonal blocks of one panel.
@@ -53,10 +53,13 @@ use crate::{
     depthwise::Depthwise,
     epilogue::{Epilogue, FixedPoint, NR, OutSlice, Output, Requantize, TileOut},
     error::{check_at_least, check_len},
-    gemm::{Core, PackedB, amx, amx::TileState, check_residual, kernel::KernelSet},
-    par::{
-        DisjointMut, Parallel, WorkerScratch, for_each_with_state, for_each_with_worker, for_macs,
+    gemm::{
+        Core, PackedB,
+        amx::{self, BandRows, TileState, TileUnit},
+        check_residual,
+        kernel::KernelSet,
     },
+    par::{DisjointMut, Parallel, WorkerScratch, for_each_with_state, for_macs},
 };
 
 /// A convolution of images of one size.
@@ -82,6 +85,8 @@ enum Form {
 enum Method {
     Pointwise,
     Band(Box<Band>),
+    /// The same, by tile registers.
+    Tiles(Box<Band>, &'static TileUnit),
     Im2col,
 }
 
@@ -122,23 +127,33 @@ impl Conv {
                 };
                 let epilogues =
                     matrices.iter().enumerate().map(epilogue).collect::<Result<Vec<_>, _>>()?;
-                let band = |band_set| {
-                    let window = geometry.window();
-                    let exact = spread.as_ref().is_none_or(|spread| spread.is_exact(n));
-                    Band::new(band_set, packed.a_sign, window, *order, set.kr, exact, pad_value)
+                let band = |sign, exact| {
+                    let new = |band_set| {
+                        let window = geometry.window();
+                        Band::new(band_set, sign, window, *order, set.kr, exact, pad_value)
+                    };
+                    set.band.map_or(Ok(None), new)
                 };
-                let on_tiles = spread.is_none()
-                    && set.tiles_unit.is_some()
-                    && order.shared == 0
-                    && amx::takes_patches(geometry.pixels(), n, order.k(), order.len);
+                let unit = set.tiles_for(order.k()).filter(|_| {
+                    spread.is_none()
+                        && order.shared == 0
+                        && amx::takes_patches(geometry.pixels(), n, order.k(), order.len)
+                });
                 let short = ShortSet::takes(set, order.k(), &epilogues);
                 let method = if geometry.is_pointwise() && !short {
                     Method::Pointwise
-                } else if on_tiles {
-                    Method::Im2col
+                } else if let Some(unit) = unit {
+                    // Tiles take bytes of any sign as they are.
+                    let as_it_is = set.band.and_then(|band| band.in_place);
+                    let symmetric = epilogues.iter().all(|epilogue| epilogue.w_zero.is_none());
+                    let on_tiles = match as_it_is.filter(|_| symmetric) {
+                        Some(sign) => band(sign, false)?.and_then(Band::for_tiles),
+                        None => None,
+                    };
+                    on_tiles.map_or(Method::Im2col, |band| Method::Tiles(Box::new(band), unit))
                 } else {
-                    set.band
-                        .map_or(Ok(None), band)?
+                    let exact = spread.as_ref().is_none_or(|spread| spread.is_exact(n));
+                    band(packed.a_sign, exact)?
                         .map_or(Method::Im2col, |band| Method::Band(Box::new(band)))
                 };
                 Form::Gemm(epilogues, method)
@@ -169,9 +184,10 @@ impl Conv {
     /// Bytes of scratch that [`Self::run`] needs for `threads` threads.
     pub fn scratch_bytes(&self, threads: usize) -> usize {
         let per_worker = match (&self.form, &self.packed.form) {
-            (Form::Gemm(_, Method::Band(band)), PackedForm::Gemm { matrices, .. }) => {
-                band.bytes(self.split(band, matrices, threads).rows)
-            }
+            (
+                Form::Gemm(_, Method::Band(band) | Method::Tiles(band, _)),
+                PackedForm::Gemm { matrices, .. },
+            ) => band.bytes(self.split(band, matrices, threads).rows),
             (Form::Gemm(_, Method::Im2col), PackedForm::Gemm { matrices, order, set, .. }) => {
                 self.patches(set, matrices, *order, threads).bytes()
             }
@@ -236,7 +252,12 @@ impl Conv {
                             (y, n),
                         );
                     }
-                    Method::Band(band) => self.run_band(par, x, residual, y, scratch, cores, band),
+                    Method::Band(band) => {
+                        self.run_band(par, x, residual, y, scratch, cores, (band, None));
+                    }
+                    Method::Tiles(band, unit) => {
+                        self.run_band(par, x, residual, y, scratch, cores, (band, Some(unit)));
+                    }
                     Method::Im2col => self.run_im2col(par, x, residual, y, scratch, cores),
                 }
             }
@@ -279,7 +300,7 @@ impl Conv {
         y: &mut [u8],
         scratch: &mut [u8],
         cores: Cores<'_>,
-        band: &Band,
+        (band, tiles): (&Band, Option<&TileUnit>),
     ) {
         let Self { geometry, .. } = self;
         let ConvSpec { batch, in_h, in_w, in_c, out_c, .. } = *geometry.spec();
@@ -291,12 +312,14 @@ impl Conv {
         let y = DisjointMut::new(y);
         let per_worker = WorkerScratch::new(scratch, band.bytes(split.rows), par.threads().max(1));
         let par = for_macs(par, geometry.output_len().saturating_mul(cores.order.k()));
-        for_each_with_worker(par, batch * split.bands * split.parts, &|worker, task| {
+        let state = |worker| (worker, TileState::Idle);
+        let tasks = batch * split.bands * split.parts;
+        for_each_with_state(par, tasks, &state, &|(worker, state), task| {
             let (task, part) = (task / split.parts, task % split.parts);
             let (image, first) = (task / split.bands, task % split.bands * split.rows);
             let rows = first..(first + split.rows).min(out_h);
             // SAFETY: a worker runs one task at a time.
-            let scratch = unsafe { per_worker.get(worker) };
+            let scratch = unsafe { per_worker.get(*worker) };
             let values = band.fill(
                 &x[image * in_h * in_w * in_c..][..in_h * in_w * in_c],
                 rows.clone(),
@@ -319,9 +342,17 @@ impl Conv {
                     let to = TileOut { out, ldc, residual, ldr: out_c };
                     let values = values.add(matrix * channels * band.set().value_bytes);
                     let (set, patch, pixels) = (band.set(), band.patch(), 0..pixels.len());
-                    match cores.spread {
-                        Some(s) => spread_block(&core, s, values, patch, pixels, panels, to),
-                        None => band_block(&core, set, values, patch, pixels, panels, to),
+                    match (tiles, cores.spread) {
+                        (Some(unit), _) => {
+                            let band = BandRows { at: values, patch, rows: rows.len() };
+                            unit.band(&core, state, band, panels, to);
+                        }
+                        (None, Some(s)) => {
+                            spread_block(&core, s, values, patch, pixels, panels, to);
+                        }
+                        (None, None) => {
+                            band_block(&core, set, values, patch, pixels, panels, to);
+                        }
                     }
                 }
             }

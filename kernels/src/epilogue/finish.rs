@@ -28,6 +28,15 @@ impl TileOut {
         }
     }
 
+    /// The same columns from `rows` rows before.
+    pub(crate) fn back(self, rows: usize) -> Self {
+        Self {
+            out: self.out.wrapping_sub(rows * self.ldc),
+            residual: self.residual.wrapping_sub(rows * self.ldr),
+            ..self
+        }
+    }
+
     /// The same rows from `columns` columns on, of so many bytes each.
     pub(crate) fn at_column(self, columns: usize, element_bytes: usize) -> Self {
         Self {

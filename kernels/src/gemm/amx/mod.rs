@@ -23,10 +23,12 @@
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod asm;
+mod band;
 #[cfg(any(test, feature = "testing"))]
 mod model;
 mod pass;
 mod pending;
+mod plan;
 mod shifted;
 mod state;
 #[cfg(test)]
@@ -35,16 +37,23 @@ mod tiles;
 
 use std::ops::Range;
 
+use wide::bytemuck::cast_slice_mut;
+
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(crate) use self::state::SET;
-pub(crate) use self::state::TileState;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use self::state::modelled;
 use self::{
+    band::BandGroup,
     pass::{Ahead, Group, Pass, Share},
-    pending::{AnyEpilogue, BLOCK_ROWS, BLOCK_SUMS, FinishPart, Finisher, Pending, PlainEpilogue},
+    pending::{AnyEpilogue, BLOCK_ROWS, FinishPart, Finisher, Pending, PlainEpilogue},
+    plan::Plan,
     shifted::{Shift, ShiftPanels, run_shifted},
     tiles::{Signs, TILE_BYTES, TILE_ROW_BYTES, TILE_ROWS, TileRows, Tiles},
+};
+pub(crate) use self::{
+    band::{BandRows, band_slack, takes_band},
+    state::TileState,
 };
 use super::{
     driver::{Core, Grain},
@@ -52,9 +61,8 @@ use super::{
     scratch::with_scratch,
 };
 use crate::{
-    conv::copy_short,
+    conv::{copy_short, kernel::Patch},
     epilogue::{NR, TileOut},
-    gemm::pack::PanelLayout,
     par::TASK_MACS,
 };
 
@@ -65,40 +73,8 @@ const MIN_ROWS: usize = 5;
 /// Rows of a matrix after the last whole tile that vector kernels compute faster than a tile of their own.
 const FEW_ROWS: usize = 2;
 
-/// The most steps of K of which a group of rows stays in L1, and its first tile.
-const GROUP_STEPS: usize = 20;
-const TILE_STEPS: usize = 36;
-
-/// The most steps of a part of a longer K, whose sums go to memory and come back: they leave these room in L1.
-const PART_STEPS: usize = 16;
-
-/// Bytes of rows and of the panels that pass over them at a time of which some may come from beyond L2, which has 2 MB: rows
-/// are fetched ahead.
-const FAR_BYTES: usize = 1920 * 1024;
-
-/// Bytes of sums that stay in L2 beside a part of K of rows and panels.
-const PART_SUMS_BYTES: usize = 512 * 1024;
-
-/// Bytes of panels and two groups of rows that all stay in L1, which has 48 KB, beside two blocks of sums.
-const L1_BYTES: usize = 40 * 1024;
-
-/// Bytes of panels that stay in L1 while rows pass: not those that were just gathered into it, nor those
-/// that cross lines, which are wanted again.
-const B_BYTES: usize = 36 * 1024;
-
-/// Bytes of panels that stay in L2 while all rows pass over them.
-const PANELS_BYTES: usize = 1280 * 1024;
-
 /// Bytes after packed weights that a tile of the last panel may read.
 pub(crate) const SLACK: usize = TILE_BYTES - TILE_ROW_BYTES;
-
-/// Panels up to which rows that are not aligned are read as they are: to copy a line takes about as long as the reads
-/// for four panels lose if it crosses two.
-const FEW_PANELS: usize = 4;
-
-/// The least distances of rows at which those of a group, or of a tile, meet in too few sets of L1 to stay there.
-const GROUP_CONFLICT_BYTES: usize = 2048;
-const TILE_CONFLICT_BYTES: usize = 4096;
 
 /// The most rows that are multiplied at a time.
 pub(crate) const GROUP_ROWS: usize = BLOCK_ROWS;
@@ -129,6 +105,7 @@ pub(crate) fn grain(rows: usize, k: usize) -> Option<Grain> {
 }
 
 /// What an ISA with tiles adds to its kernels.
+#[derive(Debug)]
 pub(crate) struct TileUnit {
     /// Computes a block on tiles, as [`Core::block`] says, whose K is [`MIN_K`] or more.
     ///
@@ -179,13 +156,39 @@ impl TileUnit {
         // SAFETY: same contract.
         unsafe { (self.run)(core, state, Operands { source, lda, rows, panels, to }) };
     }
+
+    /// Computes the pixels of a band, all of them.
+    ///
+    /// # Safety
+    /// As [`Core::block`], of these pixels. Their patches are such as [`takes_band`] wants, and readable, as are those of
+    /// the pixels that [`band_slack`] says; weights have no zero points.
+    pub(crate) unsafe fn band(
+        &self,
+        core: &Core<'_>,
+        state: &mut TileState,
+        band: BandRows<'_>,
+        panels: Range<usize>,
+        to: TileOut,
+    ) {
+        let Patch { steps, segments, len, .. } = band.patch;
+        assert!(
+            segments.first() == Some(&0)
+                && segments.len() * len == core.layout.k
+                && len.is_multiple_of(TILE_ROW_BYTES)
+                && core.epilogue.w_zero.is_none()
+        );
+        let (rows, source) = (band.tile_rows(), Source::Band(band));
+        // SAFETY: same contract.
+        unsafe { (self.run)(core, state, Operands { source, lda: steps.step, rows, panels, to }) };
+    }
 }
 
-/// Where rows of A are, the first at a pointer, or where they are written to on request, some at a time: as many as a
-/// group has, at a line.
+/// Where rows of A are: the first at a pointer, written on request, some at a time (as many as a group has, at a line), or
+/// in a band.
 enum Source<'a> {
     Matrix(*const u8),
     Patches(&'a mut dyn FnMut(Range<usize>) -> *const u8),
+    Band(BandRows<'a>),
 }
 
 /// Rows of A, `lda` bytes from one to the next, panels of B, and where the results go.
@@ -195,125 +198,6 @@ struct Operands<'a> {
     rows: usize,
     panels: Range<usize>,
     to: TileOut,
-}
-
-/// How K is cut.
-#[derive(Debug, Clone, Copy)]
-struct KParts {
-    parts: usize,
-    /// Steps of every part but perhaps the last.
-    steps: usize,
-    all: usize,
-}
-
-impl KParts {
-    /// Of rows of a matrix, or of patches that were just gathered into L1.
-    fn new(k: usize, is_matrix: bool) -> Self {
-        let all = k.div_ceil(TILE_ROW_BYTES);
-        let longest = if is_matrix { TILE_STEPS } else { GROUP_STEPS };
-        let parts = if all <= longest { 1 } else { all.div_ceil(PART_STEPS) };
-        let steps = all.div_ceil(parts);
-        Self { parts: all.div_ceil(steps), steps, all }
-    }
-
-    /// The first step of a part, and how many it has.
-    fn part(&self, part: usize) -> (usize, usize) {
-        let first = part * self.steps;
-        (first, self.steps.min(self.all - first))
-    }
-}
-
-/// How many panels pass over all rows before the next do: as many as stay in L2, in even shares.
-fn panels_at_a_time(layout: &PanelLayout, panels: usize) -> usize {
-    let blocks = (panels * layout.panel_bytes()).div_ceil(PANELS_BYTES).max(1);
-    panels.div_ceil(blocks).next_multiple_of(4)
-}
-
-/// What stays in L1 while the other operand passes, from L2.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Stays {
-    /// A group of rows, over a part of K.
-    Rows,
-    /// The first tile of a group of rows, over more of K: the second passes with the panels.
-    HalfRows,
-    /// All panels.
-    Panels,
-    /// Both.
-    Both,
-}
-
-/// How a block is computed, and what memory that takes.
-struct Plan {
-    k: KParts,
-    /// Panels that pass over all rows before the next do.
-    at_a_time: usize,
-    /// Rows that a part of K is multiplied by before the next is.
-    part_rows: usize,
-    /// Whether rows of A are tile rows as they lie there, and whether they are fetched ahead.
-    in_place: bool,
-    far: bool,
-    stays: Stays,
-}
-
-impl Plan {
-    fn new(layout: &PanelLayout, operands: &Operands<'_>) -> Self {
-        let Operands { source, lda, rows, panels, .. } = operands;
-        let is_matrix = matches!(source, Source::Matrix(_));
-        let k = KParts::new(layout.k, is_matrix);
-        let groups = rows.div_ceil(BLOCK_ROWS);
-        let at_a_time = panels_at_a_time(layout, panels.len());
-        let bytes = rows * layout.k + at_a_time * layout.panel_bytes();
-        let far = is_matrix && bytes > FAR_BYTES;
-        // Few sums stay in L2 beside a part of K of all rows and panels, which is read once then.
-        let few = k.parts > 1
-            && groups.saturating_mul(panels.len()) <= PART_SUMS_BYTES / (2 * TILE_BYTES);
-        let by_parts = far && few;
-        let at_a_time = if by_parts { panels.len() } else { at_a_time };
-        let a = match source {
-            Source::Matrix(a) => *a as usize,
-            Source::Patches(_) => 0,
-        };
-        let aligned = (a | lda).is_multiple_of(TILE_ROW_BYTES);
-        let (a_bytes, b_bytes) = (2 * k.steps * TILE_BYTES, panels.len() * k.steps * TILE_BYTES);
-        let stays = match k.parts {
-            1 if 2 * a_bytes + b_bytes <= L1_BYTES => Stays::Both,
-            1 if is_matrix && aligned && b_bytes <= B_BYTES => Stays::Panels,
-            1 if k.steps > GROUP_STEPS => Stays::HalfRows,
-            _ => Stays::Rows,
-        };
-        let conflict = match stays {
-            Stays::HalfRows => TILE_CONFLICT_BYTES,
-            Stays::Rows | Stays::Panels | Stays::Both => GROUP_CONFLICT_BYTES,
-        };
-        Self {
-            k,
-            at_a_time,
-            part_rows: if by_parts { groups * BLOCK_ROWS } else { BLOCK_ROWS },
-            in_place: (aligned || panels.len() <= FEW_PANELS) && !lda.is_multiple_of(conflict),
-            far,
-            stays,
-        }
-    }
-
-    /// Where the sums of the rows from `row` on are, in bytes, among those of all rows whose parts are multiplied in turn.
-    fn sums(&self, row: usize) -> usize {
-        row % self.part_rows / BLOCK_ROWS * self.at_a_time * 2 * TILE_BYTES
-    }
-
-    /// Bytes of all that [`Self::bytes`] lists.
-    fn room(&self, panels: usize) -> usize {
-        let [copy, starts, part_sums, block] = self.bytes(panels);
-        copy + starts + part_sums + 3 * block
-    }
-
-    /// Bytes of: a part of a group of rows that is copied, the starts of `panels` panels, sums of parts, and a block of
-    /// sums, of which there are three.
-    fn bytes(&self, panels: usize) -> [usize; 4] {
-        let groups = self.part_rows / BLOCK_ROWS;
-        let sums = if self.k.parts > 1 { groups * self.at_a_time * 2 * TILE_BYTES } else { 0 };
-        let block = BLOCK_SUMS * size_of::<i32>();
-        [self.k.steps * 2 * TILE_BYTES, panels * TILE_ROW_BYTES, sums, block]
-    }
 }
 
 /// [`multiply_all`] under an ISA's target features.
@@ -382,13 +266,15 @@ unsafe fn multiply_all<T: Tiles, S: Signs, D: Dot>(
     let Core { layout, packed, epilogue, a_sign, .. } = *core;
     let Operands { panels, to, .. } = &operands;
     assert!(a_sign == S::A);
-    let [copy_bytes, start_bytes, part_bytes, block_bytes] = plan.bytes(panels.len());
+    let [copy_bytes, start_bytes, part_bytes, block_bytes, step_bytes] = plan.bytes(panels.len());
     let (copy, scratch) = scratch.split_at_mut(copy_bytes);
     let (starts, scratch) = scratch.split_at_mut(start_bytes);
     let (part_sums, blocks) = scratch.split_at_mut(part_bytes);
     let starts = start_sums(core, panels.start * NR, starts);
     let (even, blocks) = blocks.split_at_mut(block_bytes);
-    let (odd, nowhere) = blocks.split_at_mut(block_bytes);
+    let (odd, blocks) = blocks.split_at_mut(block_bytes);
+    let (nowhere, steps) = blocks.split_at_mut(block_bytes);
+    let steps = band_steps(&operands.source, &mut steps[..step_bytes]);
     let blocks = [even, odd].map(|block| block.as_mut_ptr().cast());
     let places = [part_sums, nowhere].map(|place| place.as_mut_ptr().cast());
     let (how, first) = ((plan, layout), panels.start);
@@ -399,16 +285,25 @@ unsafe fn multiply_all<T: Tiles, S: Signs, D: Dot>(
             Some((quant, multiplier)) => {
                 let plain = PlainEpilogue::<D>::new(blocks, starts, (quant, multiplier), *to);
                 let pass = Pass::new(how, packed, first, places, plain);
-                multiply_groups::<T, S, _>(tiles, core, operands, plan, copy, pass);
+                multiply_groups::<T, S, _>(tiles, core, operands, plan, (copy, steps), pass);
             }
             None => {
                 let pending = |sums| Pending::none(sums, starts, epilogue, finish, *to);
                 let mut pending = blocks.map(pending);
                 let pass = Pass::new(how, packed, first, places, AnyEpilogue::new(&mut pending));
-                multiply_groups::<T, S, _>(tiles, core, operands, plan, copy, pass);
+                multiply_groups::<T, S, _>(tiles, core, operands, plan, (copy, steps), pass);
             }
         }
     }
+}
+
+/// Writes where steps begin, from the first one, in rows of a band.
+fn band_steps(source: &Source<'_>, room: &mut [i8]) -> *const usize {
+    let Source::Band(BandRows { patch, .. }) = source else { return std::ptr::null() };
+    let lines = |&run: &usize| (0..patch.len).step_by(TILE_ROW_BYTES).map(move |i| run + i);
+    let steps = cast_slice_mut::<i8, usize>(room);
+    steps.iter_mut().zip(patch.segments.iter().flat_map(lines)).for_each(|(to, at)| *to = at);
+    steps.as_ptr()
 }
 
 /// Computes a block group by group; of each the rows that tiles are not to read as they are go to `copy`.
@@ -421,7 +316,7 @@ unsafe fn multiply_groups<T: Tiles, S: Signs, F: Finisher>(
     core: &Core<'_>,
     operands: Operands<'_>,
     plan: &Plan,
-    copy: &mut [i8],
+    (copy, band_steps): (&mut [i8], *const usize),
     mut pass: Pass<'_, F>,
 ) {
     let Core { set, layout, epilogue, a_sign, .. } = *core;
@@ -434,22 +329,26 @@ unsafe fn multiply_groups<T: Tiles, S: Signs, F: Finisher>(
         count: BLOCK_ROWS.min(rows - row),
         sign: a_sign,
     };
-    let mut group = Group { rows: 0, row_sums: [0; BLOCK_ROWS], to };
+    let mut group = Group { rows: 0, row_sums: [0; BLOCK_ROWS], to, back: 0 };
     let mut gathered = std::ptr::null();
     let mut visit = (!panels.is_empty()).then_some(Visit { panel: panels.start, row: 0, part: 0 });
     while let Some(Visit { panel, row, part }) = visit {
         let some = panel..(panel + plan.at_a_time).min(panels.end);
         let (first, steps) = k.part(part);
-        let from = match &mut source {
-            Source::Matrix(a) => rows_of(*a, row),
+        let (from, band) = match &mut source {
+            Source::Matrix(a) => (rows_of(*a, row), None),
             Source::Patches(gather) => {
                 if part == 0 {
                     gathered = gather(row..rows.min(row + BLOCK_ROWS));
                 }
-                Rows { a: gathered, ..rows_of(std::ptr::null(), row) }
+                (Rows { a: gathered, ..rows_of(std::ptr::null(), row) }, None)
             }
+            Source::Band(band) => (rows_of(std::ptr::null(), row), Some(band.group(row))),
         };
-        (group.rows, group.to) = (from.count, to.at_row(row));
+        (group.rows, group.to, group.back) = match &band {
+            None => (from.count, to.at_row(row), 0),
+            Some(band) => (band.rows, to.at_row(band.pixel), band.back),
+        };
         visit = visit.and_then(|visit| visit.next(plan, rows, panels.end));
         // SAFETY: rows `row` … of those granted, as many as `group` has; the copy has room for the rows and steps of a part,
         // the scratch for all sums; tiles of B lie in the panels, or in the slack after them.
@@ -457,28 +356,45 @@ unsafe fn multiply_groups<T: Tiles, S: Signs, F: Finisher>(
             if epilogue.w_zero.is_some() && part + 1 == k.parts {
                 (set.row_sums)(&from, group.row_sums.as_mut_ptr());
             }
-            let here = from.are_tiles(first + steps, in_place);
             let (mut ahead, mut then) = (Ahead::none(), None);
-            if let (Source::Matrix(a), Some(next)) = (&source, visit) {
-                let (there, (first, steps)) = (rows_of(*a, next.row), k.part(next.part));
-                if far {
-                    ahead = Ahead::new(&there, first, some.len());
-                }
-                // Only where both lie in place their rows are as far apart.
-                if here
-                    && there.are_tiles(first + steps, in_place)
-                    && there.count > TILE_ROWS
-                    && next.panel + 2 <= panels.end
-                {
-                    then = Some(pass.first(there.in_place(first).first, next.panel, first));
+            if let Some(next) = visit {
+                let (next_first, next_steps) = k.part(next.part);
+                // The tiles after these, if rows are as far apart: where both lie in place.
+                let after = match &source {
+                    Source::Matrix(a) => {
+                        let there = rows_of(*a, next.row);
+                        if far {
+                            ahead = Ahead::new(&there, next_first, some.len());
+                        }
+                        let in_place = from.are_tiles(first + steps, in_place)
+                            && there.are_tiles(next_first + next_steps, in_place)
+                            && there.count > TILE_ROWS;
+                        in_place.then(|| {
+                            let TileRows { first, tile, .. } = there.in_place(next_first);
+                            (first, tile)
+                        })
+                    }
+                    Source::Patches(_) => None,
+                    Source::Band(band) => {
+                        let there = band.group(next.row);
+                        (there.rows > TILE_ROWS).then_some((there.first, there.tile))
+                    }
+                };
+                if next.panel + 2 <= panels.end {
+                    then = after.map(|a| pass.first(a, next.panel, next_first));
                 }
             }
-            let a = (from.tiles(first, steps, in_place, copy), ahead);
+            let a = match band {
+                None => from.tiles(first, steps, in_place, copy),
+                Some(BandGroup { first, tile, .. }) => {
+                    TileRows { first, row: lda, tile, step: 0, steps: band_steps }
+                }
+            };
             let work = Share { group: &group, part, sums: plan.sums(row), panels: some, then };
             if group.rows > TILE_ROWS {
-                pass.panels::<T, S, 2>(tiles, a, work);
+                pass.panels::<T, S, 2>(tiles, (a, ahead), work);
             } else {
-                pass.panels::<T, S, 1>(tiles, a, work);
+                pass.panels::<T, S, 1>(tiles, (a, ahead), work);
             }
         }
     }
@@ -566,6 +482,7 @@ impl Rows {
             row: self.lda,
             tile: TILE_ROWS * self.lda,
             step: TILE_ROW_BYTES,
+            steps: std::ptr::null(),
         }
     }
 
@@ -604,6 +521,7 @@ impl Rows {
             row: TILE_ROW_BYTES,
             tile: steps * TILE_BYTES,
             step: TILE_BYTES,
+            steps: std::ptr::null(),
         }
     }
 }

@@ -3,11 +3,12 @@
 use std::ops::Range;
 
 use super::{
-    KParts, Plan, Stays,
     pending::{BLOCK_ROWS, Finisher},
+    plan::{KParts, Plan, Stays},
     tiles::{
-        BOTH, HALF_ROWS, PANELS, ROWS, Signs, StepTiles, TILE_BYTES, TILE_ROW_BYTES, TILE_ROWS,
-        TileRows, Tiles, first_loads, load_sums, multiply, next_loads, store_sums, zero_sums,
+        BAND, BAND_BOTH, BOTH, HALF_ROWS, PANELS, ROWS, Signs, StepTiles, TILE_BYTES,
+        TILE_ROW_BYTES, TILE_ROWS, TileRows, Tiles, first_loads, load_sums, multiply, next_loads,
+        of_band, store_sums, zero_sums,
     },
 };
 use crate::{
@@ -22,6 +23,8 @@ pub(super) struct Group {
     pub(super) row_sums: [i32; BLOCK_ROWS],
     /// At the first row, and the first column of all panels.
     pub(super) to: TileOut,
+    /// How many rows before its end the second tile's begin.
+    pub(super) back: usize,
 }
 
 /// Rows of A that come next, to be fetched meanwhile: some with each panel.
@@ -86,6 +89,8 @@ pub(super) struct Pass<'a, F> {
     layout: PanelLayout,
     first_panel: usize,
     stays: Stays,
+    /// Whether rows lie in a band.
+    of_band: bool,
     /// Sums of the rows and panels that a part of K is multiplied by before the next, where K has several.
     part_sums: *mut u8,
     finisher: F,
@@ -111,6 +116,8 @@ pub(super) struct Share<'a> {
 #[derive(Clone, Copy, PartialEq)]
 pub(super) struct First {
     pub(super) a: *const u8,
+    /// Bytes to the second tile of A.
+    pub(super) tile: usize,
     pub(super) b: *const u8,
 }
 
@@ -172,6 +179,7 @@ impl<'a, F: Finisher> Pass<'a, F> {
             layout,
             first_panel,
             stays: plan.stays,
+            of_band: plan.of_band,
             part_sums,
             finisher,
             held: None,
@@ -180,10 +188,10 @@ impl<'a, F: Finisher> Pass<'a, F> {
         }
     }
 
-    /// Where blocks begin that multiply `a` by the panels from `panel` on, from step `first` on.
-    pub(super) fn first(&self, a: *const u8, panel: usize, first: usize) -> First {
+    /// Where blocks begin that multiply `a`, tiles `tile` bytes apart, by the panels from `panel` on, from step `first` on.
+    pub(super) fn first(&self, (a, tile): (*const u8, usize), panel: usize, first: usize) -> First {
         let b = self.packed[panel * self.layout.panel_bytes()..].as_ptr().cast::<u8>();
-        First { a, b: b.wrapping_add(first * TILE_BYTES) }
+        First { a, tile, b: b.wrapping_add(first * TILE_BYTES) }
     }
 
     /// Multiplies R tiles of a group by panels over a part of K, and fetches the rows that come next.
@@ -216,15 +224,18 @@ impl<'a, F: Finisher> Pass<'a, F> {
                 let then = then.filter(|_| one == 0);
                 let (first, last) = (run(panel, pairs), run(panel + 2 * pairs, one));
                 let first = Run { then, ..first };
-                match self.stays {
-                    Stays::Rows => self.blocks::<T, S, ROWS, 2, 2>(tiles, first, &mut next),
-                    Stays::HalfRows => {
-                        self.blocks::<T, S, HALF_ROWS, 2, 2>(tiles, first, &mut next)
+                let next = &mut next;
+                match (self.stays, self.of_band) {
+                    (Stays::Rows, false) => self.blocks::<T, S, ROWS, 2, 2>(tiles, first, next),
+                    (Stays::HalfRows, _) => {
+                        self.blocks::<T, S, HALF_ROWS, 2, 2>(tiles, first, next)
                     }
-                    Stays::Panels => self.blocks::<T, S, PANELS, 2, 2>(tiles, first, &mut next),
-                    Stays::Both => self.blocks::<T, S, BOTH, 2, 2>(tiles, first, &mut next),
+                    (Stays::Panels, _) => self.blocks::<T, S, PANELS, 2, 2>(tiles, first, next),
+                    (Stays::Both, false) => self.blocks::<T, S, BOTH, 2, 2>(tiles, first, next),
+                    (Stays::Rows, true) => self.blocks::<T, S, BAND, 2, 2>(tiles, first, next),
+                    (Stays::Both, true) => self.blocks::<T, S, BAND_BOTH, 2, 2>(tiles, first, next),
                 }
-                self.blocks::<T, S, ROWS, 2, 1>(tiles, last, &mut next);
+                self.blocks::<T, S, ROWS, 2, 1>(tiles, last, next);
             } else {
                 let (fours, twos, one) = (count / 4, count % 4 / 2, count % 2);
                 let (first, last) = (run(panel, fours), run(panels.end - one, one));
@@ -253,7 +264,8 @@ impl<'a, F: Finisher> Pass<'a, F> {
         }
         let (first, steps) = self.k.part(part);
         let distance = self.layout.panel_bytes();
-        let mut b = self.first(a.first, panel, first).b;
+        let here = self.first((a.first, a.tile), panel, first);
+        let mut b = here.b;
         let parts = self.finisher.parts_per_product(steps);
         let whole = part + 1 == self.k.parts;
         // SAFETY: same contract; the block that is held has its place.
@@ -262,8 +274,12 @@ impl<'a, F: Finisher> Pass<'a, F> {
                 self.store(tiles);
             }
             let mut held = self.held.take().map_or(self.nowhere, |held| held.to);
-            if self.loaded.take() != Some(First { a: a.first, b }) || (R, C) != (2, 2) {
-                first_loads::<T, STAYS, R, C>(tiles, &StepTiles { a, b, panel: distance });
+            if self.loaded.take() != Some(here) || (R, C) != (2, 2) {
+                let TileRows { first: a, row, tile, .. } = a;
+                first_loads::<T, STAYS, R, C>(
+                    tiles,
+                    &StepTiles { a, row, tile, b, panel: distance },
+                );
             }
             self.loaded = then;
             for left in (0..blocks).rev() {
@@ -271,12 +287,12 @@ impl<'a, F: Finisher> Pass<'a, F> {
                 // What comes after the last block, or its own tiles once more, for nothing.
                 let after = match (left, then) {
                     (0, Some(then)) => then,
-                    (0, None) => First { a: a.first, b },
-                    _ => First { a: a.first, b: next_b },
+                    (0, None) => First { b, ..here },
+                    _ => First { b: next_b, ..here },
                 };
                 let earlier = (part > 0).then_some(part_sums.cast_const());
                 let block = Block { a, b, after, steps, held, earlier, parts };
-                let mut work = self.finisher.work::<C>();
+                let mut work = self.finisher.work::<C>(of_band(STAYS, (R, C)));
                 let next = if next.rows > 0 { next.take(C) } else { *next };
                 self.block::<T, S, STAYS, R, C>(tiles, block, next, &mut work);
                 self.finisher.rest(work);
@@ -307,14 +323,22 @@ impl<'a, F: Finisher> Pass<'a, F> {
     ) {
         let Block { a, b, after, steps, held, earlier, parts: (each, last) } = block;
         let stride = C * TILE_ROW_BYTES;
-        let mut now = StepTiles { a, b, panel: self.layout.panel_bytes() };
-        let a = TileRows { first: after.a, ..a };
-        let after = StepTiles { a, b: after.b, ..now };
-        // SAFETY: A and B have tiles for every step (contract); sums of earlier parts lie where their block put them; the
+        let TileRows { first, row, tile, step, steps: offsets } = a;
+        let mut now = StepTiles { a: first, row, tile, b, panel: self.layout.panel_bytes() };
+        // A variable less for other rows: all of their tiles are as far apart.
+        let tile = if of_band(STAYS, (R, C)) { after.tile } else { tile };
+        let after = StepTiles { a: after.a, tile, b: after.b, ..now };
+        // SAFETY: A and B have tiles for every step, A an offset too (contract); sums of earlier parts lie where their block put them; the
         // block that is held has its place.
         unsafe {
             for s in 0..steps {
-                let then = if s + 1 == steps { after } else { now.next() };
+                let then = if s + 1 == steps {
+                    after
+                } else if of_band(STAYS, (R, C)) && !offsets.is_null() {
+                    now.next(first.wrapping_add(*offsets.add(s + 1)))
+                } else {
+                    now.next(now.a.wrapping_add(step))
+                };
                 if s == 0 {
                     for_each_tile!(i < R * C, {
                         store_sums(tiles, i, held.add(place(i, C)), stride);
@@ -365,7 +389,7 @@ impl<'a, F: Finisher> Pass<'a, F> {
         unsafe {
             self.store(tiles);
             for _ in 0..2 {
-                let work = self.finisher.work::<2>();
+                let work = self.finisher.work::<2>(true);
                 self.finisher.rest(work);
                 self.finisher.skip();
             }

@@ -41,6 +41,8 @@ pub(crate) struct Pending<'a> {
     row_sums: [i32; BLOCK_ROWS],
     rows: usize,
     done: usize,
+    /// How many rows before the first tile's end the second's begin.
+    back: usize,
 }
 
 impl<'a> Pending<'a> {
@@ -65,6 +67,7 @@ impl<'a> Pending<'a> {
             row_sums,
             rows: 0,
             done: 0,
+            back: 0,
         }
     }
 
@@ -82,7 +85,7 @@ impl<'a> Pending<'a> {
         (self.panels, self.columns) = (panels, columns);
         self.start = self.starts.wrapping_add(shift);
         self.to = group.to.at_column(shift, self.epilogue.element_bytes());
-        (self.rows, self.done) = (group.rows, 0);
+        (self.rows, self.done, self.back) = (group.rows, 0, group.back);
         if self.epilogue.w_zero.is_some() {
             self.row_sums = group.row_sums;
         }
@@ -129,6 +132,9 @@ impl<'a> Pending<'a> {
         }
         self.to = self.to.at_row(MR);
         self.done += MR;
+        if self.done == TILE_ROWS {
+            self.to = self.to.back(self.back);
+        }
     }
 }
 
@@ -159,8 +165,8 @@ pub(super) trait Finisher {
     /// last, for blocks to be finished after so many steps.
     fn parts_per_product(&self, steps: usize) -> (usize, usize);
 
-    /// Begins to finish, while blocks of C panels multiply.
-    fn work<const C: usize>(&mut self) -> Self::Work;
+    /// Begins to finish, while blocks of C panels multiply, a block that may be of a band.
+    fn work<const C: usize>(&mut self, of_band: bool) -> Self::Work;
 
     /// Finishes so many parts, or what there is left.
     ///
@@ -210,7 +216,7 @@ impl<'a> Finisher for AnyEpilogue<'a> {
     }
 
     #[inline(always)]
-    fn work<const C: usize>(&mut self) -> *mut Pending<'a> {
+    fn work<const C: usize>(&mut self, _of_band: bool) -> *mut Pending<'a> {
         &mut self.blocks[self.turn]
     }
 
@@ -271,13 +277,15 @@ pub(super) struct PlainEpilogue<D> {
 #[derive(Clone, Copy)]
 struct PlainBlock {
     sums: *mut i32,
-    panels: usize,
+    out: *mut u8,
     /// The first column, and how many columns it is beyond the first of all.
     col: usize,
     shift: usize,
-    columns: usize,
-    out: *mut u8,
-    rows: usize,
+    panels: u32,
+    columns: u32,
+    rows: u32,
+    /// How many rows before the first tile's end the second's begin.
+    back: u32,
 }
 
 /// The rows of a block that are left, the next ones first.
@@ -288,6 +296,10 @@ pub(super) struct PlainWork<D> {
     multiplier: *const f32,
     out: *mut u8,
     ldc: usize,
+    /// Whether it may be of a band; rows of the first tile that are left, and bytes before its end at which the second begins.
+    of_band: bool,
+    until_back: usize,
+    back: usize,
     /// Pieces of C whole panels, and rows that are left after these.
     pieces: usize,
     rows: usize,
@@ -309,6 +321,7 @@ impl<D: Dot> PlainEpilogue<D> {
             columns: 0,
             out: to.out,
             rows: 0,
+            back: 0,
         };
         Self {
             stored: quant.stored(),
@@ -338,6 +351,11 @@ impl<D: Dot> PlainWork<D> {
         }
         self.sums = sums.wrapping_add(MR * NV * NR);
         self.out = out.wrapping_add(MR * ldc);
+        if self.of_band {
+            self.until_back = self.until_back.wrapping_sub(MR);
+            let back = if self.until_back == 0 { self.back } else { 0 };
+            self.out = self.out.wrapping_sub(back);
+        }
     }
 
     /// Finishes what is left of a block of NV panels, row by row.
@@ -367,8 +385,9 @@ impl<D: Dot> Finisher for PlainEpilogue<D> {
     }
 
     #[inline(always)]
-    fn work<const C: usize>(&mut self) -> PlainWork<D> {
-        let PlainBlock { sums, panels, col, shift, columns, out, rows } = self.now;
+    fn work<const C: usize>(&mut self, of_band: bool) -> PlainWork<D> {
+        let PlainBlock { sums, panels, col, shift, columns, out, rows, back } = self.now;
+        let (panels, columns, rows) = (panels as usize, columns as usize, rows as usize);
         let whole = (C == 2 || C == 4) && panels == C && columns == C * NR;
         let pieces = if whole { rows / (PLAIN_VECTORS / C) } else { 0 };
         PlainWork {
@@ -378,6 +397,9 @@ impl<D: Dot> Finisher for PlainEpilogue<D> {
             multiplier: self.multiplier.wrapping_add(col),
             out,
             ldc: self.ldc,
+            of_band,
+            until_back: TILE_ROWS,
+            back: back as usize * self.ldc,
             pieces,
             rows: if whole { rows % (PLAIN_VECTORS / C) } else { rows },
             dot: PhantomData,
@@ -407,9 +429,9 @@ impl<D: Dot> Finisher for PlainEpilogue<D> {
             // SAFETY: same contract.
             unsafe {
                 match panels {
-                    1 => work.row_by_row::<1>(columns),
-                    2 => work.row_by_row::<2>(columns),
-                    _ => work.row_by_row::<4>(columns),
+                    1 => work.row_by_row::<1>(columns as usize),
+                    2 => work.row_by_row::<2>(columns as usize),
+                    _ => work.row_by_row::<4>(columns as usize),
                 }
             }
         }
@@ -423,7 +445,8 @@ impl<D: Dot> Finisher for PlainEpilogue<D> {
         shift: usize,
     ) -> *mut u8 {
         let (sums, out) = (self.now.sums, group.to.at_column(shift, 1).out);
-        let block = PlainBlock { sums, panels: C, col, shift, columns, out, rows: group.rows };
+        let [panels, columns, rows, back] = [C, columns, group.rows, group.back].map(|n| n as u32);
+        let block = PlainBlock { sums, out, col, shift, panels, columns, rows, back };
         self.now = std::mem::replace(&mut self.other, block);
         sums.cast()
     }

@@ -12,8 +12,9 @@
 use wide::bytemuck::{cast_slice, cast_slice_mut};
 
 use super::{
-    Code, GROUP_CONFLICT_BYTES, KParts, Operands, PANELS_BYTES, Plan, Source,
+    Code, Operands, Source,
     pending::BLOCK_ROWS,
+    plan::{GROUP_CONFLICT_BYTES, KParts, PANELS_BYTES, Plan},
     tiles::{TILE_ROW_BYTES, Tiles},
 };
 use crate::{

@@ -1,8 +1,9 @@
 //! The tile registers of a worker, and the kernel sets that have tiles.
 
 use super::{
-    Code, Operands, Plan, TileUnit, multiply_all,
+    Code, Operands, TileUnit, multiply_all,
     pending::Pending,
+    plan::Plan,
     run,
     shifted::Shift,
     tiles::{S8S8, Signs, Tiles, U8S8},

@@ -94,12 +94,14 @@ pub(crate) trait Tiles {
 /// Where the tiles of some rows of A are, for each step of 64 values of K.
 #[derive(Clone, Copy)]
 pub(crate) struct TileRows {
-    /// The first tile's first row.
+    /// The first tile's first row, in the first step.
     pub(crate) first: *const u8,
-    /// Bytes from one row of a tile to the next, from one tile to the next, and from one step to the next.
+    /// Bytes from one row of a tile to the next, and from one tile to the next.
     pub(crate) row: usize,
     pub(crate) tile: usize,
+    /// Bytes from one step to the next, or in a band from the first to each.
     pub(crate) step: usize,
+    pub(crate) steps: *const usize,
 }
 
 /// Loads the accumulator `index`.
@@ -161,7 +163,10 @@ pub(crate) unsafe fn zero_sums<T: Tiles>(tiles: &mut T, index: usize) {
 /// The tiles of a step of K: R of A, and C of B, `panel` bytes apart.
 #[derive(Clone, Copy)]
 pub(crate) struct StepTiles {
-    pub(crate) a: TileRows,
+    pub(crate) a: *const u8,
+    /// Bytes from one row of A to the next, and from one tile to the next.
+    pub(crate) row: usize,
+    pub(crate) tile: usize,
     pub(crate) b: *const u8,
     pub(crate) panel: usize,
 }
@@ -187,12 +192,12 @@ impl StepTiles {
     /// Loads the tile `r` of A: into register 4 + r.
     #[inline(always)]
     unsafe fn load_a<T: Tiles, const STAYS: u8, const REG: usize>(&self, tiles: &mut T, r: usize) {
-        let from = self.a.first.wrapping_add(r * self.a.tile);
+        let from = self.a.wrapping_add(r * self.tile);
         // SAFETY: that of the callers.
         unsafe {
             load::<T, REG>(
                 tiles,
-                (from, self.a.row),
+                (from, self.row),
                 !(STAYS == PANELS || STAYS == HALF_ROWS && r == 1),
             )
         }
@@ -202,13 +207,18 @@ impl StepTiles {
     unsafe fn load_b<T: Tiles, const STAYS: u8, const REG: usize>(&self, tiles: &mut T, c: usize) {
         let from = self.b.wrapping_add(c * self.panel);
         // SAFETY: that of the callers.
-        unsafe { load::<T, REG>(tiles, (from, TILE_ROW_BYTES), STAYS == PANELS || STAYS == BOTH) }
+        unsafe {
+            load::<T, REG>(
+                tiles,
+                (from, TILE_ROW_BYTES),
+                matches!(STAYS, PANELS | BOTH | BAND_BOTH),
+            )
+        }
     }
 
-    /// Those of the next step.
+    /// Those of the next step, where A is at `a`.
     #[inline(always)]
-    pub(crate) fn next(self) -> Self {
-        let a = TileRows { first: self.a.first.wrapping_add(self.a.step), ..self.a };
+    pub(crate) fn next(self, a: *const u8) -> Self {
         Self { a, b: self.b.wrapping_add(TILE_BYTES), ..self }
     }
 }
@@ -219,11 +229,19 @@ impl StepTiles {
 // Every register is loaded for the next step as soon as its last product is under way. `STAYS` says what stays in L1 while
 // the other passes.
 
-/// A group's rows stay while panels pass over them, its first tile does, all panels while groups do, or both.
+/// A group's rows stay while panels pass over them, its first tile does, all panels while groups do, or both; the first and
+/// the last with rows of a band.
 pub(crate) const ROWS: u8 = 0;
 pub(crate) const HALF_ROWS: u8 = 1;
 pub(crate) const PANELS: u8 = 2;
 pub(crate) const BOTH: u8 = 3;
+pub(crate) const BAND: u8 = 4;
+pub(crate) const BAND_BOTH: u8 = 5;
+
+/// Whether a block may be one of a band: there is code for only such ones, and for only others, of the largest blocks.
+pub(crate) const fn of_band(stays: u8, tiles: (usize, usize)) -> bool {
+    matches!(stays, BAND | BAND_BOTH) || !matches!(tiles, (2, 2))
+}
 
 /// Loads what a block's first step starts with.
 ///
