@@ -95,6 +95,42 @@ proptest! {
     }
 }
 
+/// Patches of whole cache lines, in rows of about one tile of pixels, or two, or three.
+fn lines() -> impl Strategy<Value = Problem> {
+    let image = (1usize..5, prop_oneof![11usize..20, 22usize..34, 44usize..52]);
+    let channels = (prop_oneof![3 => Just(64usize), 1 => Just(128)], 14usize..70);
+    let two = |most: usize| (1..=most, 1..=most).prop_map(|(a, b)| [a, b]);
+    let steps = (prop_oneof![4 => Just([3usize; 2]), 1 => two(5)], two(2), two(2));
+    (1usize..3, image, channels, 1usize..3, steps, pads())
+        .prop_filter_map("the kernel fits", |(batch, image, channels, groups, steps, pads)| {
+            let ((in_h, in_w), (in_c, out_c), (kernel, strides, dilations)) =
+                (image, channels, steps);
+            let spec = ConvSpec {
+                batch,
+                in_h,
+                in_w: in_w * strides[1],
+                in_c: in_c * groups,
+                out_c: out_c * groups,
+                kernel,
+                strides,
+                dilations,
+                pads,
+                groups,
+            };
+            fitting(spec)
+        })
+        .prop_flat_map(with_data)
+}
+
+proptest! {
+    #![proptest_config(config(60))]
+
+    #[test]
+    fn convolutions_of_whole_lines_match_the_definition(problem in lines()) {
+        problem.check_everywhere();
+    }
+}
+
 proptest! {
     #![proptest_config(config(300))]
 
@@ -191,6 +227,9 @@ fn larger() -> impl Strategy<Value = Problem> {
         Just(spec(3, 1, 128, 100, 2)),
         Just(spec(3, 1, 16, 200, 1)),
         Just(spec(3, 2, 128, 128, 32)),
+        // Rows of tiles that overlap, and of one that reads on behind them.
+        Just(ConvSpec { in_w: 27, ..spec(3, 1, 64, 40, 1) }),
+        Just(ConvSpec { in_w: 13, ..spec(3, 1, 64, 80, 1) }),
         Just(line),
         Just(ConvSpec { dilations: [1, 2], ..line }),
         // More weights, and more of K, than tile registers are given at a time.
@@ -257,6 +296,9 @@ fn no_kernel_touches_memory_beyond_its_operands() {
         spec(16, 1, 1, 3, 0, 1),
         spec(19, 35, 1, 3, 1, 1),
         spec(33, 32, 1, 3, 0, 1),
+        ConvSpec { in_w: 13, ..spec(64, 33, 1, 3, 1, 1) },
+        ConvSpec { in_w: 25, ..spec(64, 17, 1, 3, 1, 1) },
+        ConvSpec { in_w: 25, ..spec(128, 32, 2, 3, 1, 2) },
     ] {
         let geometry = ConvGeometry::new(spec).unwrap();
         let k = spec.in_c / spec.groups * spec.kernel[0] * spec.kernel[1];

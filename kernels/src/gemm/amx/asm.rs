@@ -48,6 +48,8 @@ impl Drop for Processor {
 }
 
 impl Tiles for Processor {
+    const KEEPS: bool = true;
+
     #[inline(always)]
     unsafe fn load<const T: usize>(&mut self, from: *const u8, stride: usize) {
         // SAFETY: tiles are configured while `self` lives; the caller grants the rows.

@@ -8,7 +8,7 @@
 //! ```
 //! All 16 rows of every tile are finished, in order: what a tile computes once more is the same again, and what it reads
 //! behind a short row is written to pixels of the next one, which come right after and replace it. Only of the last tile
-//! no row too many is finished, so nothing is written that belongs to others.
+//! no row too many is finished: if a row has half as many pixels as a tile, nothing is written that belongs to others.
 
 use super::{
     plan::{GROUP_BYTES, GROUP_CONFLICT_BYTES},
@@ -16,8 +16,13 @@ use super::{
 };
 use crate::conv::kernel::{Patch, PixelSteps};
 
-/// Which share of the rows of tiles must be pixels of their own, in tenths.
+/// The fewest pixels of a row.
+pub(super) const LEAST_WIDTH: usize = TILE_ROWS / 2;
+
+/// Which share of the rows of tiles must be pixels of their own, in tenths, and how many patches must read a value on
+/// average: of fewer, a copy of each patch takes less time than one of all values.
 const LEAST_TENTHS: usize = 7;
+const LEAST_READS: usize = 3;
 
 /// Whole rows of output pixels whose patches lie in a band.
 #[derive(Clone, Copy)]
@@ -46,10 +51,12 @@ pub(crate) fn takes_band(patch: &Patch<'_>) -> bool {
     let Patch { steps: PixelSteps { width, step, row_step }, segments, len, shared, .. } = *patch;
     let whole = |bytes: usize| bytes.is_multiple_of(TILE_ROW_BYTES);
     let tiles = width.div_ceil(TILE_ROWS);
-    whole(len | step | row_step)
+    width >= LEAST_WIDTH
+        && whole(len | step | row_step)
         && segments.iter().all(|&at| whole(at))
         && shared.is_empty()
         && width * 10 >= tiles * TILE_ROWS * LEAST_TENTHS
+        && segments.len() * len >= step.saturating_mul(LEAST_READS)
         && !step.is_multiple_of(GROUP_CONFLICT_BYTES)
         && group_bytes(patch) <= GROUP_BYTES
 }

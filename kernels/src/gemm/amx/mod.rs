@@ -44,7 +44,7 @@ pub(crate) use self::state::SET;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use self::state::modelled;
 use self::{
-    band::BandGroup,
+    band::{BandGroup, LEAST_WIDTH},
     pass::{Ahead, Group, Pass, Share},
     pending::{AnyEpilogue, BLOCK_ROWS, FinishPart, Finisher, Pending, PlainEpilogue},
     plan::Plan,
@@ -172,7 +172,8 @@ impl TileUnit {
     ) {
         let Patch { steps, segments, len, .. } = band.patch;
         assert!(
-            segments.first() == Some(&0)
+            steps.width >= LEAST_WIDTH
+                && segments.first() == Some(&0)
                 && segments.len() * len == core.layout.k
                 && len.is_multiple_of(TILE_ROW_BYTES)
                 && core.epilogue.w_zero.is_none()

@@ -38,6 +38,8 @@ fn value(sign: Sign, byte: u8) -> i32 {
 }
 
 impl Tiles for Model {
+    const KEEPS: bool = false;
+
     unsafe fn load<const T: usize>(&mut self, from: *const u8, stride: usize) {
         let (rows, bytes) = self.size(T);
         self.tiles[T] = [[0; TILE_ROW_BYTES]; TILE_ROWS];

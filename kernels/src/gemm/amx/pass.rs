@@ -6,9 +6,9 @@ use super::{
     pending::{BLOCK_ROWS, Finisher},
     plan::{KParts, Plan, Stays},
     tiles::{
-        BAND, BAND_BOTH, BOTH, HALF_ROWS, PANELS, ROWS, Signs, StepTiles, TILE_BYTES,
-        TILE_ROW_BYTES, TILE_ROWS, TileRows, Tiles, first_loads, load_sums, multiply, next_loads,
-        of_band, store_sums, zero_sums,
+        BAND, BOTH, HALF_ROWS, PANELS, ROWS, Signs, StepTiles, TILE_BYTES, TILE_ROW_BYTES,
+        TILE_ROWS, TileRows, Tiles, first_loads, load_sums, multiply, next_loads, of_band,
+        store_sums, zero_sums,
     },
 };
 use crate::{
@@ -225,15 +225,16 @@ impl<'a, F: Finisher> Pass<'a, F> {
                 let (first, last) = (run(panel, pairs), run(panel + 2 * pairs, one));
                 let first = Run { then, ..first };
                 let next = &mut next;
-                match (self.stays, self.of_band) {
-                    (Stays::Rows, false) => self.blocks::<T, S, ROWS, 2, 2>(tiles, first, next),
-                    (Stays::HalfRows, _) => {
+                match self.stays {
+                    _ if self.of_band => self.blocks::<T, S, BAND, 2, 2>(tiles, first, next),
+                    Stays::HalfRows if T::KEEPS => {
                         self.blocks::<T, S, HALF_ROWS, 2, 2>(tiles, first, next)
                     }
-                    (Stays::Panels, _) => self.blocks::<T, S, PANELS, 2, 2>(tiles, first, next),
-                    (Stays::Both, false) => self.blocks::<T, S, BOTH, 2, 2>(tiles, first, next),
-                    (Stays::Rows, true) => self.blocks::<T, S, BAND, 2, 2>(tiles, first, next),
-                    (Stays::Both, true) => self.blocks::<T, S, BAND_BOTH, 2, 2>(tiles, first, next),
+                    Stays::Panels if T::KEEPS => {
+                        self.blocks::<T, S, PANELS, 2, 2>(tiles, first, next)
+                    }
+                    Stays::Both if T::KEEPS => self.blocks::<T, S, BOTH, 2, 2>(tiles, first, next),
+                    _ => self.blocks::<T, S, ROWS, 2, 2>(tiles, first, next),
                 }
                 self.blocks::<T, S, ROWS, 2, 1>(tiles, last, next);
             } else {

@@ -108,7 +108,7 @@ pub(super) struct Plan {
     /// Whether rows lie in a band.
     pub(super) of_band: bool,
     /// Bytes of a part of a group of rows that is copied.
-    copy_bytes: usize,
+    pub(super) copy_bytes: usize,
 }
 
 impl Plan {
@@ -139,8 +139,8 @@ impl Plan {
         let b_bytes = panels.len() * k.steps * TILE_BYTES;
         let of_band = matches!(source, Source::Band(_));
         let stays = match k.parts {
-            1 if 2 * a_bytes + b_bytes <= L1_BYTES => Stays::Both,
             _ if of_band => Stays::Rows,
+            1 if 2 * a_bytes + b_bytes <= L1_BYTES => Stays::Both,
             1 if is_matrix && aligned && b_bytes <= B_BYTES => Stays::Panels,
             1 if a_bytes > GROUP_BYTES => Stays::HalfRows,
             _ => Stays::Rows,

@@ -2,16 +2,19 @@
 use proptest::prelude::*;
 
 use super::{
+    band::{BandGroup, BandRows, takes_band},
     model::Model,
     pending::Pending,
+    plan::{GROUP_STEPS, KParts, PART_STEPS, TILE_STEPS, panels_at_a_time},
     tiles::{
         S8S8, S8U8, Signs, TILE_BYTES, TILE_ROW_BYTES, TILE_ROWS, TileConfig, Tiles, U8S8, U8U8,
     },
     *,
 };
 use crate::{
+    conv::kernel::PixelSteps,
     epilogue::{Epilogue, Output, Sign},
-    gemm::{pack::AlignedBytes, scalar},
+    gemm::{PanelLayout, pack::AlignedBytes, scalar},
 };
 
 fn value(sign: Sign, byte: u8) -> i64 {
@@ -191,6 +194,8 @@ struct Watched {
 }
 
 impl Tiles for Watched {
+    const KEEPS: bool = false;
+
     unsafe fn load<const T: usize>(&mut self, from: *const u8, stride: usize) {
         let Range { start, end } = self.a;
         let rows = (0..TILE_ROWS).map(|r| from as usize + r * stride);
@@ -422,4 +427,41 @@ fn few_rows_and_short_sums_stay_on_vectors() {
     assert_eq!(rows_on_tiles(50, 64), 48);
     assert_eq!(rows_on_tiles(51, 64), 51);
     assert_eq!(rows_on_tiles(32, 64), 32);
+}
+
+/// What is finished last of every pixel is what a tile read at its place, and no more is.
+#[test]
+fn tiles_of_a_band_cover_its_pixels() {
+    for (rows, width) in (1..5).flat_map(|rows| (8..70).map(move |width| (rows, width))) {
+        let (step, row_step) = (128, 64 * (2 * width + 3));
+        let steps = PixelSteps { width, step, row_step };
+        let patch = Patch { steps, segments: &[0], len: 64, shared: &[], remainders: 0 };
+        let band = BandRows { at: std::ptr::null(), patch, rows };
+        let mut read = vec![usize::MAX; rows * width];
+        for row in (0..band.tile_rows()).step_by(BLOCK_ROWS) {
+            let BandGroup { first, tile, pixel, rows, back } = band.group(row);
+            for i in 0..rows {
+                let (second, r) = (i / TILE_ROWS, i % TILE_ROWS);
+                let at = first as usize + second * tile + r * step;
+                read[pixel + i - second * back] = at;
+            }
+        }
+        let expected = |pixel: usize| pixel / width * row_step + pixel % width * step;
+        assert_eq!(read, (0..rows * width).map(expected).collect::<Vec<_>>(), "{rows} × {width}");
+    }
+}
+
+#[test]
+fn patches_of_whole_lines_that_overlap_are_read_from_bands() {
+    let takes = |width, channels: usize, taps: usize, stride: usize| {
+        let row_step = (width * stride + taps) * channels;
+        let steps = PixelSteps { width, step: stride * channels, row_step };
+        let segments: Vec<usize> = (0..taps).map(|row| row * row_step).collect();
+        let len = taps * channels;
+        takes_band(&Patch { steps, segments: &segments, len, shared: &[], remainders: 0 })
+    };
+    assert!(takes(56, 64, 3, 1) && takes(14, 256, 3, 1) && takes(28, 128, 3, 2));
+    // Parts of lines, rows of which tiles would be half empty, no overlap, sets of L1, more than fits it.
+    assert!(!takes(56, 96, 3, 1) && !takes(17, 64, 3, 1) && !takes(56, 256, 1, 2));
+    assert!(!takes(14, 2048, 3, 1) && !takes(14, 1024, 3, 1));
 }

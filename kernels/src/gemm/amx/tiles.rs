@@ -75,6 +75,9 @@ signs! {
 /// # Safety
 /// Pointers are valid for 16 rows of 64 bytes, `stride` bytes apart; a stride of 0 reads one row 16 times.
 pub(crate) trait Tiles {
+    /// Whether it makes a difference what L1 is to keep: if not, one form of code is enough.
+    const KEEPS: bool;
+
     /// Tile `T` = the rows at `from`.
     unsafe fn load<const T: usize>(&mut self, from: *const u8, stride: usize);
 
@@ -207,13 +210,7 @@ impl StepTiles {
     unsafe fn load_b<T: Tiles, const STAYS: u8, const REG: usize>(&self, tiles: &mut T, c: usize) {
         let from = self.b.wrapping_add(c * self.panel);
         // SAFETY: that of the callers.
-        unsafe {
-            load::<T, REG>(
-                tiles,
-                (from, TILE_ROW_BYTES),
-                matches!(STAYS, PANELS | BOTH | BAND_BOTH),
-            )
-        }
+        unsafe { load::<T, REG>(tiles, (from, TILE_ROW_BYTES), matches!(STAYS, PANELS | BOTH)) }
     }
 
     /// Those of the next step, where A is at `a`.
@@ -229,18 +226,17 @@ impl StepTiles {
 // Every register is loaded for the next step as soon as its last product is under way. `STAYS` says what stays in L1 while
 // the other passes.
 
-/// A group's rows stay while panels pass over them, its first tile does, all panels while groups do, or both; the first and
-/// the last with rows of a band.
+/// A group's rows stay while panels pass over them, its first tile does, all panels while groups do, or both; and rows of a
+/// band.
 pub(crate) const ROWS: u8 = 0;
 pub(crate) const HALF_ROWS: u8 = 1;
 pub(crate) const PANELS: u8 = 2;
 pub(crate) const BOTH: u8 = 3;
 pub(crate) const BAND: u8 = 4;
-pub(crate) const BAND_BOTH: u8 = 5;
 
 /// Whether a block may be one of a band: there is code for only such ones, and for only others, of the largest blocks.
 pub(crate) const fn of_band(stays: u8, tiles: (usize, usize)) -> bool {
-    matches!(stays, BAND | BAND_BOTH) || !matches!(tiles, (2, 2))
+    stays == BAND || !matches!(tiles, (2, 2))
 }
 
 /// Loads what a block's first step starts with.
