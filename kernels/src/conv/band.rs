@@ -20,6 +20,9 @@ const BAND_BYTES: usize = 160 * 1024;
 /// The same for tile registers, which take most of their time for the panels.
 const TILE_BAND_BYTES: usize = 512 * 1024;
 
+/// How many patches must read each value that is copied for them, on average: of fewer, a copy of patches takes less time.
+const LEAST_READS: usize = 2;
+
 /// Pixels of a band over which the loads of weights into L1 are spread, if the image has so many.
 const BAND_PIXELS: usize = 96;
 
@@ -193,11 +196,15 @@ impl Band {
     pub(super) fn for_tiles(mut self) -> Option<Self> {
         let patch = self.patch();
         let slack = amx::band_slack(patch.steps);
-        amx::takes_band(&patch).then(|| {
-            self.slack += slack;
-            self.cached = TILE_BAND_BYTES;
-            self
-        })
+        let k = patch.segments.len() * patch.len;
+        let takes = amx::takes_band(&patch);
+        self.cached = TILE_BAND_BYTES;
+        let [out_h, out_w] = self.window.out;
+        let rows = self.cached_rows().min(out_h);
+        let copied = self.input_rows(rows).saturating_mul(self.pitch);
+        let read = rows.saturating_mul(out_w).saturating_mul(k);
+        self.slack = self.slack.saturating_add(slack);
+        (takes && copied.saturating_mul(LEAST_READS) <= read).then_some(self)
     }
 
     pub(super) fn set(&self) -> &'static BandSet {
@@ -231,13 +238,17 @@ impl Band {
         (self.input_rows(rows) * self.pitch + self.slack) * self.set.value_bytes + ALIGN
     }
 
+    /// The most output rows whose band should stay in its cache, but at least one.
+    fn cached_rows(&self) -> usize {
+        let one = self.pitch.max(1) * self.set.value_bytes;
+        (self.cached / one).saturating_sub(self.input_rows(1)) / self.window.strides[0] + 1
+    }
+
     /// How images are cut into bands for `threads` threads, and the panels of weights into parts, where an output pixel
     /// is `macs` multiply-adds and there are `units` that panels can be cut into.
     pub(super) fn split(&self, batch: usize, macs: usize, units: usize, threads: usize) -> Split {
         let [out_h, out_w] = self.window.out;
-        let one = self.pitch.max(1) * self.set.value_bytes;
-        let fit =
-            (self.cached / one).saturating_sub(self.input_rows(1)) / self.window.strides[0] + 1;
+        let fit = self.cached_rows();
         let least = BAND_PIXELS.div_ceil(out_w.max(1));
         let pixels = batch.saturating_mul(out_h).saturating_mul(out_w);
         let wanted = tasks_for(threads, pixels.saturating_mul(macs));

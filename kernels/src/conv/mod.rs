@@ -11,7 +11,8 @@
 //! | 3×3, stride 1, 1 group, ISAs without dot products of bytes | Winograd's F(2×2, 3×3) |
 //! | any other | GEMM tiles over a band of padded input rows, or over the image itself where nothing is padded |
 //! | dilated kernel rows of odd channels, ISAs without such tiles | im2col of a block of pixels, then GEMM |
-//! | as the last but one, enough of it for tile registers | the same, if the runs of a patch are whole cache lines; else im2col, whose patches start at these |
+//! | enough of any other for tile registers, runs of a patch whole cache lines | tile registers over such a band |
+//! | enough of any other for tile registers | im2col, whose patches start at cache lines |
 //!
 //! Groups of few columns share panels: each column reads the channels of its own (x86), or weights of several groups
 //! form the diagonal blocks of one panel.

@@ -19,10 +19,8 @@ use crate::conv::kernel::{Patch, PixelSteps};
 /// The fewest pixels of a row.
 pub(super) const LEAST_WIDTH: usize = TILE_ROWS / 2;
 
-/// Which share of the rows of tiles must be pixels of their own, in tenths, and how many patches must read a value on
-/// average: of fewer, a copy of each patch takes less time than one of all values.
+/// Which share of the rows of tiles must be pixels of their own, in tenths.
 const LEAST_TENTHS: usize = 7;
-const LEAST_READS: usize = 3;
 
 /// Whole rows of output pixels whose patches lie in a band.
 #[derive(Clone, Copy)]
@@ -46,17 +44,15 @@ pub(super) struct BandGroup {
     pub(super) back: usize,
 }
 
-/// Whether tiles should read such patches from a band.
+/// Whether tiles can read such patches from a band, and are full enough. Two of them stay in L1 whatever K is.
 pub(crate) fn takes_band(patch: &Patch<'_>) -> bool {
     let Patch { steps: PixelSteps { width, step, row_step }, segments, len, shared, .. } = *patch;
     let whole = |bytes: usize| bytes.is_multiple_of(TILE_ROW_BYTES);
     let tiles = width.div_ceil(TILE_ROWS);
-    width >= LEAST_WIDTH
-        && whole(len | step | row_step)
+    whole(len | step | row_step)
         && segments.iter().all(|&at| whole(at))
         && shared.is_empty()
         && width * 10 >= tiles * TILE_ROWS * LEAST_TENTHS
-        && segments.len() * len >= step.saturating_mul(LEAST_READS)
         && !step.is_multiple_of(GROUP_CONFLICT_BYTES)
         && group_bytes(patch) <= GROUP_BYTES
 }
@@ -67,7 +63,7 @@ pub(crate) fn band_slack(PixelSteps { width, step, .. }: PixelSteps) -> usize {
 }
 
 /// Bytes of a band that two tiles read, if all of their lines are different.
-pub(super) fn group_bytes(Patch { steps, segments, len, .. }: &Patch<'_>) -> usize {
+fn group_bytes(Patch { steps, segments, len, .. }: &Patch<'_>) -> usize {
     let tile = (TILE_ROWS - 1).saturating_mul(steps.step.min(*len)).saturating_add(*len);
     tile.saturating_mul(2 * segments.len())
 }

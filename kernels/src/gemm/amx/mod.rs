@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! for each block of panels that stays in L2:
-//!   for each group of 32 rows, which a convolution gathers now:
+//!   for each group of 32 rows, which a convolution gathers now, or has in a band (`band.rs`):
 //!     for each part of K of which 32 rows, or 16 of them, stay in L1:
 //!       A: in place if its tile rows are whole cache lines or few panels read them, else copied to be so
 //!       for each 2 panels:                                              B: the packed panels, one tile per 64 of K
@@ -137,8 +137,8 @@ impl TileUnit {
         rows
     }
 
-    /// Computes `rows` rows, all of them, that `gather` writes when they are needed, [`GROUP_ROWS`] or fewer at a time, `lda` bytes from
-    /// one to the next.
+    /// Computes `rows` rows, all of them, that `gather` writes when they are needed, [`GROUP_ROWS`] or fewer at a time,
+    /// `lda` bytes from one to the next.
     ///
     /// # Safety
     /// As [`Core::block`], of rows that are readable from a call that asks for them to the next call; K is [`MIN_K`] or

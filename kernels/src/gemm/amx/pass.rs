@@ -329,8 +329,8 @@ impl<'a, F: Finisher> Pass<'a, F> {
         // A variable less for other rows: all of their tiles are as far apart.
         let tile = if of_band(STAYS, (R, C)) { after.tile } else { tile };
         let after = StepTiles { a: after.a, tile, b: after.b, ..now };
-        // SAFETY: A and B have tiles for every step, A an offset too (contract); sums of earlier parts lie where their block put them; the
-        // block that is held has its place.
+        // SAFETY: A and B have tiles for every step, a band's A an offset too (contract); sums of earlier parts lie where
+        // their block put them; the block that is held has its place.
         unsafe {
             for s in 0..steps {
                 let then = if s + 1 == steps {

@@ -296,7 +296,8 @@ pub(super) struct PlainWork<D> {
     multiplier: *const f32,
     out: *mut u8,
     ldc: usize,
-    /// Whether it may be of a band; rows of the first tile that are left, and bytes before its end at which the second begins.
+    /// Whether it may be of a band: rows of the first tile that are left, and bytes of the output before its end at which
+    /// the second begins.
     of_band: bool,
     until_back: usize,
     back: usize,

@@ -2,7 +2,6 @@
 
 use super::{
     Operands, Source,
-    band::group_bytes,
     pending::{BLOCK_ROWS, BLOCK_SUMS},
     tiles::{TILE_BYTES, TILE_ROW_BYTES},
 };
@@ -128,16 +127,14 @@ impl Plan {
             && groups.saturating_mul(panels.len()) <= PART_SUMS_BYTES / (2 * TILE_BYTES);
         let by_parts = far && few;
         let at_a_time = if by_parts { panels.len() } else { at_a_time };
-        let copy_bytes = 2 * k.steps * TILE_BYTES;
-        // Where rows are, what a group of them takes, and what is copied of it.
-        let (a, a_bytes, copy_bytes) = match source {
-            Source::Matrix(a) => (*a as usize, copy_bytes, copy_bytes),
-            Source::Patches(_) => (0, copy_bytes, copy_bytes),
-            Source::Band(band) => (0, group_bytes(&band.patch), 0),
+        let a = match source {
+            Source::Matrix(a) => *a as usize,
+            _ => 0,
         };
         let aligned = (a | lda).is_multiple_of(TILE_ROW_BYTES);
-        let b_bytes = panels.len() * k.steps * TILE_BYTES;
         let of_band = matches!(source, Source::Band(_));
+        let a_bytes = 2 * k.steps * TILE_BYTES;
+        let b_bytes = panels.len() * k.steps * TILE_BYTES;
         let stays = match k.parts {
             _ if of_band => Stays::Rows,
             1 if 2 * a_bytes + b_bytes <= L1_BYTES => Stays::Both,
@@ -157,7 +154,7 @@ impl Plan {
             far,
             stays,
             of_band,
-            copy_bytes,
+            copy_bytes: if of_band { 0 } else { a_bytes },
         }
     }
 
