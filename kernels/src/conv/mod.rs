@@ -85,9 +85,8 @@ enum Form {
 #[derive(Debug)]
 enum Method {
     Pointwise,
-    Band(Box<Band>),
-    /// The same, by tile registers.
-    Tiles(Box<Band>, &'static TileUnit),
+    /// By tile registers, or not.
+    Band(Box<Band>, Option<&'static TileUnit>),
     Im2col,
 }
 
@@ -151,11 +150,11 @@ impl Conv {
                         Some(sign) => band(sign, false)?.and_then(Band::for_tiles),
                         None => None,
                     };
-                    on_tiles.map_or(Method::Im2col, |band| Method::Tiles(Box::new(band), unit))
+                    on_tiles.map_or(Method::Im2col, |band| Method::Band(Box::new(band), Some(unit)))
                 } else {
                     let exact = spread.as_ref().is_none_or(|spread| spread.is_exact(n));
                     band(packed.a_sign, exact)?
-                        .map_or(Method::Im2col, |band| Method::Band(Box::new(band)))
+                        .map_or(Method::Im2col, |band| Method::Band(Box::new(band), None))
                 };
                 Form::Gemm(epilogues, method)
             }
@@ -185,10 +184,9 @@ impl Conv {
     /// Bytes of scratch that [`Self::run`] needs for `threads` threads.
     pub fn scratch_bytes(&self, threads: usize) -> usize {
         let per_worker = match (&self.form, &self.packed.form) {
-            (
-                Form::Gemm(_, Method::Band(band) | Method::Tiles(band, _)),
-                PackedForm::Gemm { matrices, .. },
-            ) => band.bytes(self.split(band, matrices, threads).rows),
+            (Form::Gemm(_, Method::Band(band, _)), PackedForm::Gemm { matrices, .. }) => {
+                band.bytes(self.split(band, matrices, threads).rows)
+            }
             (Form::Gemm(_, Method::Im2col), PackedForm::Gemm { matrices, order, set, .. }) => {
                 self.patches(set, matrices, *order, threads).bytes()
             }
@@ -253,11 +251,8 @@ impl Conv {
                             (y, n),
                         );
                     }
-                    Method::Band(band) => {
-                        self.run_band(par, x, residual, y, scratch, cores, (band, None));
-                    }
-                    Method::Tiles(band, unit) => {
-                        self.run_band(par, x, residual, y, scratch, cores, (band, Some(unit)));
+                    Method::Band(band, tiles) => {
+                        self.run_band(par, x, residual, y, scratch, cores, (band, *tiles));
                     }
                     Method::Im2col => self.run_im2col(par, x, residual, y, scratch, cores),
                 }

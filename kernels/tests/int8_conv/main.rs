@@ -87,8 +87,7 @@ proptest! {
     #[test]
     fn convolutions_of_many_channels_match_the_definition(
         problem in problems(
-            (prop_oneof![Just(64usize), 30..70usize], prop_oneof![Just(64usize), 16..70usize], 1..3usize)
-                .prop_map(|(i, o, g)| (i * g, o * g, g))
+            grouped(prop_oneof![Just(64usize), 30..70usize], prop_oneof![Just(64usize), 16..70usize])
         )
     ) {
         problem.check_everywhere();
@@ -98,27 +97,10 @@ proptest! {
 /// Patches of whole cache lines, in rows of about one tile of pixels, or two, or three.
 fn lines() -> impl Strategy<Value = Problem> {
     let image = (1usize..5, prop_oneof![11usize..20, 22usize..34, 44usize..52]);
-    let channels = (prop_oneof![3 => Just(64usize), 1 => Just(128)], 14usize..70);
-    let two = |most: usize| (1..=most, 1..=most).prop_map(|(a, b)| [a, b]);
-    let steps = (prop_oneof![4 => Just([3usize; 2]), 1 => two(5)], two(2), two(2));
-    (1usize..3, image, channels, 1usize..3, steps, pads())
-        .prop_filter_map("the kernel fits", |(batch, image, channels, groups, steps, pads)| {
-            let ((in_h, in_w), (in_c, out_c), (kernel, strides, dilations)) =
-                (image, channels, steps);
-            let spec = ConvSpec {
-                batch,
-                in_h,
-                in_w: in_w * strides[1],
-                in_c: in_c * groups,
-                out_c: out_c * groups,
-                kernel,
-                strides,
-                dilations,
-                pads,
-                groups,
-            };
-            fitting(spec)
-        })
+    let channels = grouped(prop_oneof![3 => Just(64usize), 1 => Just(128)], 14usize..70);
+    let kernels = prop_oneof![4 => Just([3usize; 2]), 1 => two(5)];
+    specs_of(image, channels, (kernels, two(2), two(2)))
+        .prop_map(|spec| ConvSpec { in_w: spec.in_w * spec.strides[1], ..spec })
         .prop_flat_map(with_data)
 }
 

@@ -139,10 +139,18 @@ pub(crate) fn fitting(spec: ConvSpec) -> Option<ConvSpec> {
 pub(crate) fn specs(
     channels: impl Strategy<Value = (usize, usize, usize)>,
 ) -> impl Strategy<Value = ConvSpec> {
-    let two = |most: usize| (1..=most, 1..=most).prop_map(|(a, b)| [a, b]);
-    (1usize..3, 1usize..12, 1usize..12, channels, two(5), two(3), two(3), pads()).prop_filter_map(
+    specs_of((1usize..12, 1usize..12), channels, (two(5), two(3), two(3)))
+}
+
+/// The same of some image heights and widths, and kernels, strides and dilations.
+pub(crate) fn specs_of(
+    image: impl Strategy<Value = (usize, usize)>,
+    channels: impl Strategy<Value = (usize, usize, usize)>,
+    steps: impl Strategy<Value = ([usize; 2], [usize; 2], [usize; 2])>,
+) -> impl Strategy<Value = ConvSpec> {
+    (1usize..3, image, channels, steps, pads()).prop_filter_map(
         "the kernel fits",
-        |(batch, in_h, in_w, (in_c, out_c, groups), kernel, strides, dilations, pads)| {
+        |(batch, (in_h, in_w), (in_c, out_c, groups), (kernel, strides, dilations), pads)| {
             let spec = ConvSpec {
                 batch,
                 in_h,
@@ -158,6 +166,19 @@ pub(crate) fn specs(
             fitting(spec)
         },
     )
+}
+
+/// Two numbers from 1 to `most`.
+pub(crate) fn two(most: usize) -> impl Strategy<Value = [usize; 2]> {
+    (1..=most, 1..=most).prop_map(|(a, b)| [a, b])
+}
+
+/// So many channels in each of one or two groups, for [`specs`].
+pub(crate) fn grouped(
+    in_c: impl Strategy<Value = usize>,
+    out_c: impl Strategy<Value = usize>,
+) -> impl Strategy<Value = (usize, usize, usize)> {
+    (in_c, out_c, 1usize..3).prop_map(|(i, o, g)| (i * g, o * g, g))
 }
 
 pub(crate) fn problems(

@@ -89,8 +89,6 @@ pub(super) struct Pass<'a, F> {
     layout: PanelLayout,
     first_panel: usize,
     stays: Stays,
-    /// Whether rows lie in a band.
-    of_band: bool,
     /// Sums of the rows and panels that a part of K is multiplied by before the next, where K has several.
     part_sums: *mut u8,
     finisher: F,
@@ -179,7 +177,6 @@ impl<'a, F: Finisher> Pass<'a, F> {
             layout,
             first_panel,
             stays: plan.stays,
-            of_band: plan.of_band,
             part_sums,
             finisher,
             held: None,
@@ -226,7 +223,7 @@ impl<'a, F: Finisher> Pass<'a, F> {
                 let first = Run { then, ..first };
                 let next = &mut next;
                 match self.stays {
-                    _ if self.of_band => self.blocks::<T, S, BAND, 2, 2>(tiles, first, next),
+                    Stays::Band => self.blocks::<T, S, BAND, 2, 2>(tiles, first, next),
                     Stays::HalfRows if T::KEEPS => {
                         self.blocks::<T, S, HALF_ROWS, 2, 2>(tiles, first, next)
                     }

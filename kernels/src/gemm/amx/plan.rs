@@ -91,6 +91,8 @@ pub(super) enum Stays {
     Panels,
     /// Both.
     Both,
+    /// A group's rows, which lie in a band.
+    Band,
 }
 
 /// How a block is computed, and what memory that takes.
@@ -104,10 +106,6 @@ pub(super) struct Plan {
     pub(super) in_place: bool,
     pub(super) far: bool,
     pub(super) stays: Stays,
-    /// Whether rows lie in a band.
-    pub(super) of_band: bool,
-    /// Bytes of a part of a group of rows that is copied.
-    pub(super) copy_bytes: usize,
 }
 
 impl Plan {
@@ -132,11 +130,10 @@ impl Plan {
             _ => 0,
         };
         let aligned = (a | lda).is_multiple_of(TILE_ROW_BYTES);
-        let of_band = matches!(source, Source::Band(_));
         let a_bytes = 2 * k.steps * TILE_BYTES;
         let b_bytes = panels.len() * k.steps * TILE_BYTES;
         let stays = match k.parts {
-            _ if of_band => Stays::Rows,
+            _ if matches!(source, Source::Band(_)) => Stays::Band,
             1 if 2 * a_bytes + b_bytes <= L1_BYTES => Stays::Both,
             1 if is_matrix && aligned && b_bytes <= B_BYTES => Stays::Panels,
             1 if a_bytes > GROUP_BYTES => Stays::HalfRows,
@@ -144,7 +141,7 @@ impl Plan {
         };
         let conflict = match stays {
             Stays::HalfRows => TILE_CONFLICT_BYTES,
-            Stays::Rows | Stays::Panels | Stays::Both => GROUP_CONFLICT_BYTES,
+            _ => GROUP_CONFLICT_BYTES,
         };
         Self {
             k,
@@ -153,8 +150,6 @@ impl Plan {
             in_place: (aligned || panels.len() <= FEW_PANELS) && !lda.is_multiple_of(conflict),
             far,
             stays,
-            of_band,
-            copy_bytes: if of_band { 0 } else { a_bytes },
         }
     }
 
@@ -173,9 +168,12 @@ impl Plan {
     /// which there are three, and the offsets of the steps of a band.
     pub(super) fn bytes(&self, panels: usize) -> [usize; 5] {
         let groups = self.part_rows / BLOCK_ROWS;
-        let steps = if self.of_band { self.k.steps * size_of::<usize>() } else { 0 };
+        let (copy, steps) = match self.stays {
+            Stays::Band => (0, self.k.steps * size_of::<usize>()),
+            _ => (self.k.steps * 2 * TILE_BYTES, 0),
+        };
         let sums = if self.k.parts > 1 { groups * self.at_a_time * 2 * TILE_BYTES } else { 0 };
         let block = BLOCK_SUMS * size_of::<i32>();
-        [self.copy_bytes, panels * TILE_ROW_BYTES, sums, block, steps]
+        [copy, panels * TILE_ROW_BYTES, sums, block, steps]
     }
 }
