@@ -230,24 +230,6 @@ fn no_kernel_touches_memory_beyond_its_operands() {
                         // Every product is zero, so the result is that of the bias.
                         let x = Guarded::new(&vec![3; input_len(&spec)], flush);
                         let residual = Guarded::new(&vec![60; output_len(&spec)], flush);
-                        let mut y = Guarded::new(&vec![0; output_len(&spec)], flush);
-                        let output = Output::Quant8 {
-                            sign: Sign::U8,
-                            requantize: Requantize::HalfEven(vec![1.0]),
-                            zero_point: 0,
-                            min: 0,
-                            max: 255,
-                            residual: Some(Residual {
-                                sign: Sign::U8,
-                                domain: Sign::U8,
-                                conv_is_lhs: false,
-                                scale_a: 1.0,
-                                scale_b: 1.0,
-                                offset: 1.0,
-                                min: 0,
-                                max: 255,
-                            }),
-                        };
                         let packed = PackedConvTranspose::pack(
                             cpu,
                             &vec![1; len],
@@ -256,19 +238,19 @@ fn no_kernel_touches_memory_beyond_its_operands() {
                             sign,
                         )
                         .unwrap();
-                        let bias = vec![40; out_c];
-                        let conv =
-                            ConvTranspose::new(spec, Arc::new(packed), &bias, 3, &output).unwrap();
-                        let mut scratch = Guarded::new(&vec![0; conv.scratch_bytes(1)], flush);
-                        conv.run(
-                            &Serial,
-                            &x,
-                            Some(&residual),
-                            OutSlice::Quant8(&mut y),
-                            &mut scratch,
-                        )
-                        .unwrap();
-                        assert!(y.iter().all(|&y| y == 101), "{spec:?} on {}", cpu.isa());
+                        let (packed, bias) = (Arc::new(packed), vec![40; out_c]);
+                        for output in every_output() {
+                            let given = adds_residual(&output).then_some(&*residual);
+                            let expected = finish(&output, 40, 0, given.map(|_| 60));
+                            let conv = ConvTranspose::new(spec, packed.clone(), &bias, 3, &output)
+                                .unwrap();
+                            let mut scratch = Guarded::new(&vec![0; conv.scratch_bytes(1)], flush);
+                            let len = output_len(&spec);
+                            let y = with_guarded_output(&output, len, flush, |y| {
+                                conv.run(&Serial, &x, given, y, &mut scratch)
+                            });
+                            assert!(all_are(&y, expected), "{spec:?} on {}", cpu.isa());
+                        }
                     }
                 }
             }

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use requant_kernels::{
     Cpu, Isa, KernelError,
     epilogue::{OutSlice, Output, Requantize, Sign},
-    gemm::{DynamicGemm, Gemm, PackedB},
+    gemm::{Gemm, PackedB},
     par::{Parallel, Serial},
     testing::{Flush, Guarded},
 };
@@ -185,20 +185,26 @@ proptest! {
     }
 }
 
-/// All 65,536 products of a u8 or s8 activation and an s8 weight.
+/// All 65,536 products of a u8 or s8 activation and an s8 weight, by what computes one value of K, a few and a tail, and
+/// whole tiles; with and without −128, for which some ISAs have kernels of their own.
 #[test]
 fn every_single_product_is_exact() {
     for cpu in cpus() {
-        for sign in [Sign::U8, Sign::S8] {
-            let a: Vec<u8> = (0..=255).collect();
-            let b: Vec<i8> = (-128..=127).collect();
-            let packed = Arc::new(PackedB::pack(cpu, &b, 1, 256, false, None, sign).unwrap());
-            let gemm = Gemm::new(packed, &[0; 256], &Output::I32).unwrap();
-            let mut y = vec![0; 65_536];
-            gemm.run(&Serial, 256, &a, 1, None, OutSlice::I32(&mut y), 256).unwrap();
+        for (sign, k, least) in [Sign::U8, Sign::S8]
+            .into_iter()
+            .flat_map(|sign| [1, 11, 64].map(|k| (sign, k)))
+            .flat_map(|(sign, k)| [i8::MIN, -127].map(|least| (sign, k, least)))
+        {
+            let a: Vec<u8> = (0..=255).flat_map(|a| vec![a; k]).collect();
+            let columns: Vec<i8> = (least..=127).collect();
+            let (b, n) = (columns.repeat(k), columns.len());
+            let packed = Arc::new(PackedB::pack(cpu, &b, k, n, false, None, sign).unwrap());
+            let gemm = Gemm::new(packed, &vec![0; n], &Output::I32).unwrap();
+            let mut y = vec![0; 256 * n];
+            gemm.run(&Serial, 256, &a, k, None, OutSlice::I32(&mut y), n).unwrap();
             for (i, &y) in y.iter().enumerate() {
-                let expected = value(sign, a[i / 256]) * i64::from(b[i % 256]);
-                assert_eq!(i64::from(y), expected, "{} {:?}", cpu.isa(), sign);
+                let expected = k as i64 * value(sign, (i / n) as u8) * i64::from(columns[i % n]);
+                assert_eq!(i64::from(y), expected, "{} {sign:?} {k} {}", cpu.isa(), i);
             }
         }
     }
@@ -352,96 +358,29 @@ fn no_kernel_touches_memory_beyond_its_operands() {
                 (49, 33, 41),
                 (23, 17, 7),
             ] {
+                let b = vec![1i8; k * n];
+                let packed = |w_zero: Option<&[i32]>| {
+                    Arc::new(PackedB::pack(cpu, &b, k, n, false, w_zero, sign).unwrap())
+                };
+                // Sums are 50 in either form.
+                let forms =
+                    [(packed(Some(&[1])), vec![50; n]), (packed(None), vec![50 - 9 * k as i32; n])];
                 for flush in [Flush::Start, Flush::End] {
                     let a = Guarded::new(&vec![9; m * k], flush);
                     let residual = Guarded::new(&vec![77; m * n], flush);
-                    let mut y = Guarded::new(&vec![0; m * n], flush);
-                    let b = vec![1i8; k * n];
-                    for with_residual in [false, true] {
-                        let output = Output::Quant8 {
-                            sign: Sign::U8,
-                            requantize: Requantize::HalfEven(vec![1.0]),
-                            zero_point: 0,
-                            min: 0,
-                            max: 255,
-                            residual: with_residual.then_some(
-                                requant_kernels::epilogue::Residual {
-                                    sign: Sign::U8,
-                                    domain: Sign::U8,
-                                    conv_is_lhs: true,
-                                    scale_a: 0.0,
-                                    scale_b: 1.0,
-                                    offset: 0.0,
-                                    min: 0,
-                                    max: 255,
-                                },
-                            ),
-                        };
-                        let packed = Arc::new(
-                            PackedB::pack(cpu, &b, k, n, false, Some(&[1]), sign).unwrap(),
-                        );
-                        let zeroed = Gemm::new(packed, &vec![50; n], &output).unwrap();
-                        let packed =
-                            Arc::new(PackedB::pack(cpu, &b, k, n, false, None, sign).unwrap());
-                        let plain =
-                            Gemm::new(packed, &vec![50 - 9 * k as i32; n], &output).unwrap();
-                        let given = with_residual.then_some((&*residual, n));
-                        for gemm in [zeroed, plain] {
-                            y.fill(0);
-                            gemm.run(&Serial, m, &a, k, given, OutSlice::Quant8(&mut y), n)
-                                .unwrap();
-                            let expected = if with_residual { 77 } else { 50 };
-                            assert!(y.iter().all(|&y| y == expected), "{} {m}x{n}x{k}", cpu.isa());
+                    for output in every_output() {
+                        let with_residual = adds_residual(&output);
+                        let expected = finish(&output, 50, 0, with_residual.then_some(77));
+                        for (packed, bias) in &forms {
+                            let gemm = Gemm::new(packed.clone(), bias, &output).unwrap();
+                            let given = with_residual.then_some((&*residual, n));
+                            let y = with_guarded_output(&output, m * n, flush, |y| {
+                                gemm.run(&Serial, m, &a, k, given, y, n)
+                            });
+                            let isa = cpu.isa();
+                            assert!(all_are(&y, expected), "{isa} {m}x{n}x{k} {output:?}");
                         }
                     }
-                }
-            }
-        }
-    }
-}
-
-proptest! {
-    #![proptest_config(config(60))]
-
-    #[test]
-    fn two_activations_multiply_with_their_zero_points(
-        (m, n, k) in (1usize..20, 1usize..50, 0usize..60),
-        (a_sign, b_sign) in (signs(), signs()),
-        (za, zb) in (0u8..=255, 0u8..=255),
-        transposed in any::<bool>(),
-        (batch, shared_a, shared_b) in (0usize..4, any::<bool>(), any::<bool>()),
-        gap in 0usize..3,
-        seed in any::<u64>(),
-    ) {
-        let noise = |i: usize| (seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left((i % 61) as u32) >> (i % 7)) as u8;
-        let start = |i: usize, shared: bool, len: usize| if shared { 0 } else { i * len };
-        let starts: Vec<(usize, usize)> =
-            (0..batch).map(|i| (start(i, shared_a, m * k), start(i, shared_b, k * n))).collect();
-        let a: Vec<u8> = (0..batch * m * k).map(noise).collect();
-        let b: Vec<u8> = (0..batch * k * n).map(|i| noise(i + 13)).collect();
-        let (za, zb) = (value(a_sign, za), value(b_sign, zb));
-        let bias: Vec<i32> = (0..n as i32).collect();
-        let pools = pools();
-        for cpu in cpus() {
-            let gemm = DynamicGemm::new(cpu, (k, n), (a_sign, za as i32), (b_sign, zb as i32), &bias, &Output::I32).unwrap();
-            let (ldb, ldc) = (if transposed { k } else { n }, n + gap);
-            for par in &pools {
-                let mut y = vec![-7; batch * m * ldc];
-                let mut scratch = vec![0xa5; gemm.scratch_bytes(par.threads())];
-                let c = (OutSlice::I32(&mut y), ldc);
-                gemm.run(&**par, m, &starts, (&a, k), (&b, ldb), transposed, c, &mut scratch).unwrap();
-                for (i, &y) in y.iter().enumerate() {
-                    let (product, r, c) = (i / ldc / m, i / ldc % m, i % ldc);
-                    if c >= n {
-                        prop_assert_eq!(y, -7);
-                        continue;
-                    }
-                    let (a, b) = (&a[starts[product].0..], &b[starts[product].1..]);
-                    let sum: i64 = (0..k).map(|k_| {
-                        let b = if transposed { b[c * k + k_] } else { b[k_ * n + c] };
-                        (value(a_sign, a[r * k + k_]) - za) * (value(b_sign, b) - zb)
-                    }).sum();
-                    prop_assert_eq!(i64::from(y), sum + c as i64, "{}", cpu.isa());
                 }
             }
         }

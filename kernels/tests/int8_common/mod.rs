@@ -8,7 +8,9 @@ use requant_kernels::{
     Cpu, KernelError,
     epilogue::{FixedPoint, OutSlice, Output, Requantize, Residual, Sign},
     par::{Parallel, RayonPool, Serial},
+    testing::{Flush, Guarded},
 };
+use wide::bytemuck::cast_slice_mut;
 
 /// Every ISA of this machine, or that which `REQUANT_ISA` names, and again, with AMX in software, those that can be
 /// without the processor's.
@@ -50,29 +52,87 @@ pub(crate) enum Buffer {
     Quant8(Vec<u8>),
 }
 
+/// What fills outputs before a run.
+const UNTOUCHED: u8 = 0x5a;
+
 /// Runs `f` on an output of `len` elements, of the type that `output` asks for, filled with a pattern.
 pub(crate) fn with_output(
     output: &Output,
     len: usize,
     f: impl FnOnce(OutSlice<'_>) -> Result<(), KernelError>,
 ) -> Buffer {
+    let mut words = vec![u32::from_ne_bytes([UNTOUCHED; 4]); len];
+    let memory: &mut [u8] = cast_slice_mut(&mut words);
+    run_on(output, &mut memory[..len * output_bytes(output)], f)
+}
+
+/// The same on an output between unreadable pages.
+pub(crate) fn with_guarded_output(
+    output: &Output,
+    len: usize,
+    flush: Flush,
+    f: impl FnOnce(OutSlice<'_>) -> Result<(), KernelError>,
+) -> Buffer {
+    run_on(output, &mut Guarded::new(&vec![UNTOUCHED; len * output_bytes(output)], flush), f)
+}
+
+/// Bytes of an element of what `output` asks for.
+fn output_bytes(output: &Output) -> usize {
+    if matches!(output, Output::Quant8 { .. }) { 1 } else { 4 }
+}
+
+fn run_on(
+    output: &Output,
+    memory: &mut [u8],
+    f: impl FnOnce(OutSlice<'_>) -> Result<(), KernelError>,
+) -> Buffer {
     match output {
         Output::I32 => {
-            let mut y = vec![0x5a5a_5a5a; len];
-            f(OutSlice::I32(&mut y)).unwrap();
-            Buffer::I32(y)
+            let y = cast_slice_mut(memory);
+            f(OutSlice::I32(y)).unwrap();
+            Buffer::I32(y.to_vec())
         }
         Output::F32 { .. } => {
-            let mut y = vec![f32::from_bits(0x5a5a_5a5a); len];
-            f(OutSlice::F32(&mut y)).unwrap();
-            Buffer::F32(y.into_iter().map(f32::to_bits).collect())
+            let y: &mut [f32] = cast_slice_mut(memory);
+            f(OutSlice::F32(y)).unwrap();
+            Buffer::F32(y.iter().map(|y| y.to_bits()).collect())
         }
         Output::Quant8 { .. } => {
-            let mut y = vec![0x5a; len];
-            f(OutSlice::Quant8(&mut y)).unwrap();
-            Buffer::Quant8(y)
+            f(OutSlice::Quant8(memory)).unwrap();
+            Buffer::Quant8(memory.to_vec())
         }
     }
+}
+
+/// One output of every kind, for sums that multipliers of 1 leave as they are.
+pub(crate) fn every_output() -> Vec<Output> {
+    let one = vec![FixedPoint::from_real(1.0).unwrap()];
+    let residual = Residual {
+        sign: Sign::U8,
+        domain: Sign::U8,
+        conv_is_lhs: false,
+        scale_a: 1.0,
+        scale_b: 1.0,
+        offset: 1.0,
+        min: 0,
+        max: 255,
+    };
+    let rounded = [
+        Requantize::HalfEven(vec![1.0]),
+        Requantize::TfliteDouble(one.clone()),
+        Requantize::TfliteSingle(one),
+    ];
+    let quant = rounded.into_iter().flat_map(|requantize| {
+        [None, Some(residual)].map(|residual| Output::Quant8 {
+            sign: Sign::U8,
+            requantize: requantize.clone(),
+            zero_point: 0,
+            min: 0,
+            max: 255,
+            residual,
+        })
+    });
+    [Output::I32, Output::F32 { scales: vec![1.0] }].into_iter().chain(quant).collect()
 }
 
 /// The element `channel` of a per-channel list.
@@ -135,6 +195,15 @@ pub(crate) fn finish(output: &Output, acc: i32, channel: usize, residual: Option
     }
 }
 
+/// Whether every element has these bits.
+pub(crate) fn all_are(buffer: &Buffer, expected: u32) -> bool {
+    match buffer {
+        Buffer::I32(v) => v.iter().all(|&v| v as u32 == expected),
+        Buffer::F32(v) => v.iter().all(|&v| v == expected),
+        Buffer::Quant8(v) => v.iter().all(|&v| u32::from(v) == expected),
+    }
+}
+
 /// The bits of element `i`.
 pub(crate) fn bits(buffer: &Buffer, i: usize) -> u32 {
     match buffer {
@@ -147,8 +216,8 @@ pub(crate) fn bits(buffer: &Buffer, i: usize) -> u32 {
 /// What padding between rows must still hold: the pattern of [`with_output`].
 pub(crate) fn untouched(buffer: &Buffer) -> u32 {
     match buffer {
-        Buffer::Quant8(_) => 0x5a,
-        _ => 0x5a5a_5a5a,
+        Buffer::Quant8(_) => UNTOUCHED.into(),
+        _ => u32::from_ne_bytes([UNTOUCHED; 4]),
     }
 }
 
@@ -170,9 +239,10 @@ pub(crate) fn bytes(len: usize) -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// Weights: random, or one extreme value throughout.
+/// Weights: random, or one extreme value throughout; of every second matrix none is −128, as quantizers make them.
 pub(crate) fn weights(len: usize) -> impl Strategy<Value = Vec<i8>> {
-    bytes(len).prop_map(|v| v.into_iter().map(|b| b as i8).collect())
+    let least = prop_oneof![Just(i8::MIN), Just(-127)];
+    (bytes(len), least).prop_map(|(v, least)| v.into_iter().map(|b| least.max(b as i8)).collect())
 }
 
 /// Zero points of `n` columns: absent, one, or one each.

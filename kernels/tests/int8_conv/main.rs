@@ -282,6 +282,10 @@ fn no_kernel_touches_memory_beyond_its_operands() {
         ConvSpec { in_w: 13, ..spec(64, 33, 1, 3, 1, 1) },
         ConvSpec { in_w: 25, ..spec(64, 17, 1, 3, 1, 1) },
         ConvSpec { in_w: 25, ..spec(128, 32, 2, 3, 1, 1) },
+        ConvSpec { dilations: [2, 2], ..spec(64, 33, 1, 3, 1, 1) },
+        ConvSpec { dilations: [1, 2], ..spec(3, 32, 1, 3, 1, 2) },
+        ConvSpec { dilations: [2, 1], ..spec(33, 33, 33, 3, 1, 1) },
+        ConvSpec { dilations: [2, 3], ..spec(8, 8, 2, 2, 0, 1) },
     ] {
         let geometry = ConvGeometry::new(spec).unwrap();
         let k = spec.in_c / spec.groups * spec.kernel[0] * spec.kernel[1];
@@ -291,45 +295,24 @@ fn no_kernel_touches_memory_beyond_its_operands() {
                     for flush in [Flush::Start, Flush::End] {
                         let x = Guarded::new(&vec![3; geometry.input_len()], flush);
                         let residual = Guarded::new(&vec![60; geometry.output_len()], flush);
-                        let mut y = Guarded::new(&vec![0; geometry.output_len()], flush);
-                        let with_residual = Residual {
-                            sign: Sign::U8,
-                            domain: Sign::U8,
-                            conv_is_lhs: false,
-                            scale_a: 1.0,
-                            scale_b: 1.0,
-                            offset: 1.0,
-                            min: 0,
-                            max: 255,
-                        };
                         let weights = vec![1; spec.out_c * k];
                         let packed =
                             PackedConv::pack(cpu, &weights, spec.weights(), Some(&[zero]), sign)
                                 .unwrap();
                         let packed = Arc::new(packed);
                         let bias = vec![40 - 3 * k as i32 * (1 - zero); spec.out_c];
-                        for (then, expected) in [(None, 40), (Some(with_residual), 101)] {
-                            let output = Output::Quant8 {
-                                sign: Sign::U8,
-                                requantize: Requantize::HalfEven(vec![1.0]),
-                                zero_point: 0,
-                                min: 0,
-                                max: 255,
-                                residual: then,
-                            };
+                        for output in every_output() {
+                            let given = adds_residual(&output).then_some(&*residual);
+                            let expected = finish(&output, 40, 0, given.map(|_| 60));
                             let conv =
                                 Conv::new(geometry, packed.clone(), &bias, 3, &output).unwrap();
                             let mut scratch = Guarded::new(&vec![0; conv.scratch_bytes(1)], flush);
-                            conv.run(
-                                &Serial,
-                                &x,
-                                then.map(|_| &*residual),
-                                OutSlice::Quant8(&mut y),
-                                &mut scratch,
-                            )
-                            .unwrap();
-                            let (isa, right) = (cpu.isa(), y.iter().all(|&y| y == expected));
-                            assert!(right, "{spec:?} on {isa}");
+                            let len = geometry.output_len();
+                            let y = with_guarded_output(&output, len, flush, |y| {
+                                conv.run(&Serial, &x, given, y, &mut scratch)
+                            });
+                            let isa = cpu.isa();
+                            assert!(all_are(&y, expected), "{spec:?} on {isa}, {output:?}");
                         }
                     }
                 }
