@@ -5,20 +5,26 @@ use crate::Cpu;
 use crate::broadcast::Broadcast;
 use crate::conv::{ConvGeometry, ConvSpec};
 use crate::elementwise::{Extremum, QAdd, QExtremum, QMul, qadd_constants};
+use crate::epilogue::FixedPoint;
 use crate::float::{
-    Activation, ConvF32, LayerNorm, Reduce, ReduceOp, Unary, f16_to_f32, f32_to_f16,
+    Activation, Binary, BinaryOp, ConvF32, GemmF32, LayerNorm, Reduce, ReduceOp, Unary, f16_to_f32,
+    f32_to_f16,
 };
 use crate::gemm::PackedB;
 use crate::gemm16::{Gemm16, PackedB16, Requantize16};
 use crate::hybrid::{DynamicQuantization, HybridGemm};
-use crate::layout::StridedCopy;
+use crate::layout::{Gather, Pad, StridedCopy};
 use crate::lut::Lut;
 use crate::par::Serial;
-use crate::pool::{AveragePool8, GlobalAveragePool8, MaxPool8, MaxPoolF32, PoolShape};
-use crate::quantize::{Codes, Dequantize, DynamicQuantize, Quantize, Requantize, RowQuantization};
+use crate::pool::{
+    AveragePool8, AveragePoolF32, GlobalAveragePool8, MaxPool8, MaxPoolF32, PoolShape,
+};
+use crate::quantize::{
+    Codes, CodesMut, Dequantize, DynamicQuantize, Quantize, Requantize, Rescale, RowQuantization,
+};
 use crate::resize::{Bilinear8, BilinearF32, Coordinates, Nearest, NearestRounding, ResizeShape};
 use crate::sign::{Sign, flip, flip_in_place};
-use crate::softmax::Softmax;
+use crate::softmax::{Softmax, Softmax8};
 use crate::split::testing::cpus;
 use crate::testing::{Flush, Guarded};
 use crate::weight_only::{BlockWeights, PackedBlocks, WeightOnlyGemm, WeightType};
@@ -64,11 +70,11 @@ fn elementwise(cpu: Cpu, n: usize, flush: Flush) {
     QExtremum::new(cpu, Extremum::Max, Sign::S8, Some(Lut::from_fn(cpu, |b| !b)))
         .run(&Serial, &shapes, &a, &b, &mut y)
         .unwrap();
-    flip(&a, &mut y);
-    flip_in_place(&mut y);
+    flip(cpu, &a, &mut y);
+    flip_in_place(cpu, &mut y);
     let mut halves = bytes(2 * n, flush);
-    f32_to_f16(&Serial, words(&mut f), words::<half::f16>(&mut halves)).unwrap();
-    f16_to_f32(&Serial, words::<half::f16>(&mut halves), words(&mut f)).unwrap();
+    f32_to_f16(cpu, &Serial, words(&mut f), words::<half::f16>(&mut halves)).unwrap();
+    f16_to_f32(cpu, &Serial, words::<half::f16>(&mut halves), words(&mut f)).unwrap();
     Lut::from_fn(cpu, |b| !b).run(&Serial, &a, &mut b).unwrap();
     Lut::from_fn(cpu, |b| !b).run_in_place(&Serial, &mut a);
     Unary::Sigmoid.run(cpu, &Serial, words(&mut f), words(&mut g)).unwrap();
@@ -95,6 +101,61 @@ fn elementwise(cpu: Cpu, n: usize, flush: Flush) {
         let sum = Reduce::new(cpu, ReduceOp::Sum, &[n], &[0]).unwrap();
         sum.run(&Serial, words(&mut f), &mut [0.0]).unwrap();
     }
+}
+
+/// Operands of unequal sizes, or of 16 and 32 bits.
+fn rows(cpu: Cpu, n: usize, flush: Flush) {
+    let [a, one, mut b, mut y] = [n, 1, n, n].map(|n| bytes(n, flush));
+    for (shapes, [a, b]) in [
+        (Broadcast::new(&[1], &[n]).unwrap(), [&one, &b]),
+        (Broadcast::new(&[n], &[1]).unwrap(), [&a, &one]),
+    ] {
+        for sign in [Sign::U8, Sign::S8] {
+            let bounds = (sign.min(), sign.max());
+            let k = qadd_constants(0.1, 3, 0.2, 4, 0.15, 5);
+            QAdd::new(cpu, sign, k, bounds).unwrap().run(&Serial, &shapes, a, b, &mut y).unwrap();
+            let mul = QMul::new(cpu, sign, 0.1, (1, 2, 3), bounds).unwrap();
+            mul.run(&Serial, &shapes, a, b, &mut y).unwrap();
+        }
+    }
+    let [mut f, mut g, mut h, mut single] = [n, n, n, 1].map(|n| bytes(4 * n, flush));
+    for op in [BinaryOp::Add, BinaryOp::Div, BinaryOp::PRelu] {
+        let both = Binary::new(cpu, op, Broadcast::elementwise(n));
+        both.run(&Serial, words(&mut f), words(&mut g), words(&mut h)).unwrap();
+        let scalar = Binary::new(cpu, op, Broadcast::new(&[n], &[1]).unwrap());
+        scalar.run(&Serial, words(&mut f), words(&mut single), words(&mut h)).unwrap();
+    }
+    for op in [Unary::Silu, Unary::Gelu, Unary::Tanh, Unary::Exp, Unary::Log, Unary::Round] {
+        op.run(cpu, &Serial, words(&mut f), words(&mut g)).unwrap();
+        op.run_in_place(cpu, &Serial, words(&mut g));
+    }
+    let mut short = bytes(2 * n, flush);
+    let to_s16 = Quantize::new_s16(cpu, 0.1, 0).unwrap();
+    to_s16.run_s16(&Serial, words(&mut f), words(&mut short)).unwrap();
+    let from = Dequantize::per_tensor(cpu, 0.1, 3).unwrap();
+    from.run(&Serial, Codes::S16(words(&mut short)), words(&mut g)).unwrap();
+    from.run(&Serial, Codes::S32(words(&mut f)), words(&mut g)).unwrap();
+    let to = Quantize::new(cpu, 0.2, 4, Sign::S8).unwrap();
+    let rescale = Rescale::new(from.clone(), to.clone()).unwrap();
+    rescale.run(&Serial, Codes::U8(&a), CodesMut::Bits8(&mut y)).unwrap();
+    let rescale = Rescale::new(from, to_s16).unwrap();
+    rescale.run(&Serial, Codes::U8(&a), CodesMut::S16(words(&mut short))).unwrap();
+    let softmax = Softmax8::new(cpu, n, Sign::U8, 0.1, 3).unwrap();
+    softmax.run_f32(&Serial, &a, words(&mut f)).unwrap();
+    let mut scratch = bytes(4 * softmax.scratch_len(1), flush);
+    softmax.run(&Serial, &to, &a, &mut b, words(&mut scratch)).unwrap();
+    let mut three = bytes(12 * n, flush);
+    for op in [ReduceOp::Mean, ReduceOp::Max] {
+        let reduce = Reduce::new(cpu, op, &[3, n], &[0]).unwrap();
+        reduce.run(&Serial, words(&mut three), words(&mut g)).unwrap();
+    }
+    for element in [1, 4] {
+        let pad = Pad::new(&[n], &[3], &[5], element).unwrap();
+        let [x, value, mut y] = [n, 1, n + 8].map(|n| bytes(element * n, flush));
+        pad.run(&Serial, &x, &value, &mut y).unwrap();
+    }
+    let (x, mut y) = (bytes(2 * n, flush), bytes(3 * n, flush));
+    Gather::new(1, 2, n, 3).unwrap().run(&Serial, &x, &[0, -1, 1], &mut y).unwrap();
 }
 
 fn images(cpu: Cpu, channels: usize, flush: Flush) {
@@ -128,8 +189,14 @@ fn images(cpu: Cpu, channels: usize, flush: Flush) {
         .unwrap()
         .run(&Serial, &x, &mut mean)
         .unwrap();
-    StridedCopy::transpose(&[9, channels], &[1, 0], 1).unwrap().run(&Serial, &x, &mut y).unwrap();
-    StridedCopy::transpose(&[9, channels], &[1, 0], 4).unwrap().run(&Serial, &f, &mut g).unwrap();
+    StridedCopy::transpose(cpu, &[9, channels], &[1, 0], 1)
+        .unwrap()
+        .run(&Serial, &x, &mut y)
+        .unwrap();
+    StridedCopy::transpose(cpu, &[9, channels], &[1, 0], 4)
+        .unwrap()
+        .run(&Serial, &f, &mut g)
+        .unwrap();
     let resize =
         ResizeShape { batch: 1, height: 3, width: 3, channels, out: [3, 3], scales: [1.5, 0.5] };
     Bilinear8::new(cpu, resize, Coordinates::HalfPixel, Sign::S8)
@@ -144,23 +211,29 @@ fn images(cpu: Cpu, channels: usize, flush: Flush) {
         .unwrap()
         .run(&Serial, &x, &mut y)
         .unwrap();
-    let spec = ConvSpec {
-        batch: 1,
-        in_h: 3,
-        in_w: 3,
-        in_c: channels,
-        out_c: channels,
-        kernel: [3, 3],
-        strides: [1, 1],
-        dilations: [1, 1],
-        pads: [1; 4],
-        groups: channels,
-    };
-    let w: Vec<f32> = vec![0.5; 9 * channels];
-    let conv =
-        ConvF32::new(cpu, ConvGeometry::new(spec).unwrap(), &w, &[], Activation::NONE).unwrap();
-    let mut scratch = vec![0.0; conv.scratch_len(1)];
-    conv.run(&Serial, words(&mut f), words(&mut g), &mut scratch).unwrap();
+    let average = AveragePoolF32::new(cpu, shape, false).unwrap();
+    average.run(&Serial, words(&mut f), words(&mut g)).unwrap();
+    // Depthwise, with a multiplier, and dense.
+    for (out_c, groups) in [(channels, channels), (2 * channels, channels), (5, 1)] {
+        let spec = ConvSpec {
+            batch: 1,
+            in_h: 3,
+            in_w: 3,
+            in_c: channels,
+            out_c,
+            kernel: [3, 3],
+            strides: [1, 1],
+            dilations: [1, 1],
+            pads: [1; 4],
+            groups,
+        };
+        let geometry = ConvGeometry::new(spec).unwrap();
+        let w = vec![0.5; 9 * channels / groups * out_c];
+        let conv = ConvF32::new(cpu, geometry, &w, &[], Activation::NONE).unwrap();
+        let mut scratch = bytes(4 * conv.scratch_len(1), flush);
+        let mut y = bytes(4 * 9 * out_c, flush);
+        conv.run(&Serial, words(&mut f), words(&mut y), words(&mut scratch)).unwrap();
+    }
 }
 
 #[test]
@@ -168,6 +241,7 @@ fn no_kernel_touches_memory_beyond_its_slices() {
     for flush in [Flush::Start, Flush::End] {
         for cpu in cpus() {
             (0..200).for_each(|n| elementwise(cpu, n, flush));
+            (1..150).for_each(|n| rows(cpu, n, flush));
             (1..150).for_each(|channels| images(cpu, channels, flush));
         }
     }
@@ -178,34 +252,47 @@ fn gemm_forms(cpu: Cpu, (m, n, k): (usize, usize, usize), flush: Flush) {
     let codes = vec![5; k * n];
     let (mut x, mut y) = (bytes(4 * m * k, flush), bytes(4 * m * n, flush));
     words::<f32>(&mut x).fill(0.5);
-    for sign in [Sign::U8, Sign::S8] {
+    for (sign, quantization) in [
+        (Sign::U8, DynamicQuantization::AsymmetricPerRow),
+        (Sign::S8, DynamicQuantization::SymmetricPerRow),
+        (Sign::U8, DynamicQuantization::AsymmetricPerTensor),
+    ] {
         let packed = PackedB::pack(cpu, &codes, k, n, false, None, sign).unwrap();
-        let quantization = DynamicQuantization::AsymmetricPerRow;
         let gemm = HybridGemm::new(cpu, packed.into(), quantization, &[1.0], &[]).unwrap();
         let mut scratch = bytes(gemm.scratch_bytes(m, 1), flush);
         gemm.run(&Serial, m, (words(&mut x), k), (words(&mut y), n), &mut scratch).unwrap();
     }
-    let scales = vec![1.0; k.div_ceil(32) * n];
-    for weight_type in [WeightType::S8, WeightType::U4] {
+    for (weight_type, block, zero) in
+        [(WeightType::S8, 32, None), (WeightType::U4, 16, Some(8)), (WeightType::S4, 64, None)]
+    {
+        let blocks = k.div_ceil(block) * n;
+        let zeros = zero.map_or(vec![], |zero| vec![zero; blocks]);
         let weights = BlockWeights {
             weight_type,
             codes: &codes,
             k,
             n,
             transposed: false,
-            block: 32,
-            scales: &scales,
-            zero_points: &[],
+            block,
+            scales: &vec![1.0; blocks],
+            zero_points: &zeros,
         };
         let packed = PackedBlocks::pack(&weights).unwrap();
         let gemm = WeightOnlyGemm::new(cpu, packed.into(), &[]).unwrap();
         gemm.run(&Serial, m, (words(&mut x), k), (words(&mut y), n)).unwrap();
     }
     let (mut a, mut c) = (bytes(2 * m * k, flush), bytes(2 * m * n, flush));
-    let packed = PackedB16::pack(&codes, k, n, false).unwrap();
-    let requantize = Requantize16::HalfEven(vec![0.01]);
-    let gemm = Gemm16::new(cpu, packed.into(), &[], &requantize, (-9, 9)).unwrap();
-    gemm.run(&Serial, m, (words(&mut a), k), (words(&mut c), n)).unwrap();
+    let fixed = vec![FixedPoint::from_real(0.01).unwrap()];
+    for requantize in [Requantize16::HalfEven(vec![0.01]), Requantize16::Tflite16x8(fixed)] {
+        let packed = PackedB16::pack(&codes, k, n, false).unwrap();
+        let gemm = Gemm16::new(cpu, packed.into(), &[], &requantize, (-9, 9)).unwrap();
+        gemm.run(&Serial, m, (words(&mut a), k), (words(&mut c), n)).unwrap();
+    }
+    let mut b = bytes(4 * k * n, flush);
+    for b_transposed in [false, true] {
+        let gemm = GemmF32 { b_transposed, ..GemmF32::new(cpu, m, n, k) };
+        gemm.run(&Serial, words(&mut x), words(&mut b), &[], words(&mut y)).unwrap();
+    }
 }
 
 #[test]

@@ -64,9 +64,9 @@ pub(crate) const fn flipped<const F: bool>(byte: u8) -> u8 {
 ///
 /// # Panics
 /// If the lengths differ.
-pub fn flip(src: &[u8], dst: &mut [u8]) {
+pub fn flip(cpu: Cpu, src: &[u8], dst: &mut [u8]) {
     assert_eq!(src.len(), dst.len(), "source and destination of a sign flip have one length");
-    flip_slice(Cpu::detect(), src, dst);
+    flip_slice(cpu, src, dst);
 }
 
 multiversion!(fn flip_slice = flip_slice_body(src: &[u8], dst: &mut [u8]));
@@ -87,23 +87,28 @@ fn flip_slice_in_place_body(bytes: &mut [u8]) {
 }
 
 /// Flips every byte between u8 and s8 in place.
-pub fn flip_in_place(bytes: &mut [u8]) {
-    flip_slice_in_place(Cpu::detect(), bytes);
+pub fn flip_in_place(cpu: Cpu, bytes: &mut [u8]) {
+    flip_slice_in_place(cpu, bytes);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::split::testing::cpus;
 
     #[test]
     fn flip_moves_every_value_by_128() {
-        let all: Vec<u8> = (0..=255).collect();
-        let mut flipped = vec![0; 256];
-        flip(&all, &mut flipped);
-        for (&u, &s) in all.iter().zip(&flipped) {
-            assert_eq!(Sign::U8.value(u) - 128, Sign::S8.value(s));
+        for cpu in cpus() {
+            for len in (0..140).chain([256]) {
+                let all: Vec<u8> = (0..len).map(|i| (i * 3) as u8).collect();
+                let mut flipped = vec![0; len];
+                flip(cpu, &all, &mut flipped);
+                for (&u, &s) in all.iter().zip(&flipped) {
+                    assert_eq!(Sign::U8.value(u) - 128, Sign::S8.value(s), "{}", cpu.isa());
+                }
+                flip_in_place(cpu, &mut flipped);
+                assert_eq!(flipped, all, "{}", cpu.isa());
+            }
         }
-        flip_in_place(&mut flipped);
-        assert_eq!(flipped, all);
     }
 }

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use requant_kernels::{
     Cpu,
     conv::{ConvTranspose, ConvTransposeSpec, ConvTransposeWeights, PackedConvTranspose},
-    epilogue::{OutSlice, Output, Requantize, Residual, Sign},
+    epilogue::{OutSlice, Output, Sign},
     par::{Parallel, Serial},
     testing::{Flush, Guarded},
 };

@@ -34,13 +34,18 @@ pub(super) fn lower(b: &mut Builder<'_>, site: &Site<'_>) -> Result<(), Reason> 
         Op::Slice => slice(b, site),
         Op::Gather { axis } => gather(b, site, *axis),
         Op::Expand => {
-            let copy =
-                StridedCopy::expand(&site.dims(0)?, &site.out_dims(0)?, element_bytes(site)?)?;
+            let copy = StridedCopy::expand(
+                b.target.cpu,
+                &site.dims(0)?,
+                &site.out_dims(0)?,
+                element_bytes(site)?,
+            )?;
             strided(b, site, 0, copy)
         }
         Op::Tile => {
             let repeats = sizes(site, 1)?;
-            let copy = StridedCopy::tile(&site.dims(0)?, &repeats, element_bytes(site)?)?;
+            let copy =
+                StridedCopy::tile(b.target.cpu, &site.dims(0)?, &repeats, element_bytes(site)?)?;
             strided(b, site, 0, copy)
         }
         Op::Pad { mode: PadMode::Constant } => pad(b, site),
@@ -57,7 +62,7 @@ pub(super) fn transpose(
     element: DType,
     y: Place,
 ) -> Result<(), Reason> {
-    let copy = StridedCopy::transpose(dims, perm, whole_bytes(element)?)?;
+    let copy = StridedCopy::transpose(b.target.cpu, dims, perm, whole_bytes(element)?)?;
     b.step(Kernel::StridedCopy(Box::new(copy)), [x], y, 0);
     Ok(())
 }
@@ -91,7 +96,7 @@ fn concat(b: &mut Builder<'_>, site: &Site<'_>, axis: i64) -> Result<(), Reason>
         let rows = (0..site.arity())
             .map(|i| Ok(site.dims(i)?[axis..].iter().product::<usize>() * element))
             .collect::<Result<_, Reason>>()?;
-        b.step(Kernel::Concat(Box::new(Concat::new(outer, rows)?)), places, y, 0);
+        b.step(Kernel::Concat(Box::new(Concat::new(b.target.cpu, outer, rows)?)), places, y, 0);
         return Ok(());
     }
     // The parts follow one another: let whoever makes a part for nobody else write it in place.
@@ -123,7 +128,14 @@ fn split(b: &mut Builder<'_>, site: &Site<'_>, axis: i64) -> Result<(), Reason> 
         } else {
             let mut starts = vec![0; dims.len()];
             starts[axis] = start;
-            let copy = StridedCopy::slice(&dims, &starts, &part, &vec![1; dims.len()], element)?;
+            let copy = StridedCopy::slice(
+                b.target.cpu,
+                &dims,
+                &starts,
+                &part,
+                &vec![1; dims.len()],
+                element,
+            )?;
             strided(b, site, slot, copy)?;
         }
         start += part[axis];
@@ -151,7 +163,7 @@ fn slice(b: &mut Builder<'_>, site: &Site<'_>) -> Result<(), Reason> {
         by[axis] = isize::try_from(step).map_err(|_| Reason::new("a slice step is too large"))?;
     }
     let element = element_bytes(site)?;
-    let copy = StridedCopy::slice(&dims, &from, &out, &by, element)?;
+    let copy = StridedCopy::slice(b.target.cpu, &dims, &from, &out, &by, element)?;
     let first_cut = (0..dims.len()).find(|&i| out[i] != dims[i]);
     let whole_rows = by.iter().all(|&s| s == 1)
         && first_cut.is_none_or(|i| {

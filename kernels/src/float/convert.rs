@@ -15,10 +15,15 @@ use crate::split::{self, TASK_BYTES};
 ///
 /// # Errors
 /// If the lengths differ.
-pub fn f16_to_f32(par: &dyn Parallel, x: &[f16], y: &mut [f32]) -> Result<(), KernelError> {
+pub fn f16_to_f32(
+    cpu: Cpu,
+    par: &dyn Parallel,
+    x: &[f16],
+    y: &mut [f32],
+) -> Result<(), KernelError> {
     check_len("y", y.len(), x.len())?;
     const CHUNK: usize = TASK_BYTES / 4;
-    let convert = Convert::of(Cpu::detect());
+    let convert = Convert::of(cpu);
     split::chunks(par, y, CHUNK, |i, y| {
         convert.widen(x[i * CHUNK..][..y.len()].reinterpret_cast(), y);
     });
@@ -29,17 +34,22 @@ pub fn f16_to_f32(par: &dyn Parallel, x: &[f16], y: &mut [f32]) -> Result<(), Ke
 ///
 /// # Errors
 /// If the lengths differ.
-pub fn f32_to_f16(par: &dyn Parallel, x: &[f32], y: &mut [f16]) -> Result<(), KernelError> {
+pub fn f32_to_f16(
+    cpu: Cpu,
+    par: &dyn Parallel,
+    x: &[f32],
+    y: &mut [f16],
+) -> Result<(), KernelError> {
     check_len("y", y.len(), x.len())?;
     const CHUNK: usize = TASK_BYTES / 2;
-    let convert = Convert::of(Cpu::detect());
+    let convert = Convert::of(cpu);
     split::chunks(par, y, CHUNK, |i, y| {
         convert.narrow(&x[i * CHUNK..][..y.len()], y.reinterpret_cast_mut());
     });
     Ok(())
 }
 
-/// How this machine converts.
+/// How an ISA converts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Convert {
     Half,
@@ -163,19 +173,23 @@ mod tests {
     #[test]
     fn every_f16_survives_the_round_trip() {
         let x: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).filter(|v| !v.is_nan()).collect();
-        let mut wide = vec![0.0; x.len()];
-        f16_to_f32(&pool(), &x, &mut wide).unwrap();
-        assert_eq!(wide[x.iter().position(|v| v.to_bits() == 0x3c00).unwrap()], 1.0);
-        let mut back = vec![f16::ZERO; x.len()];
-        f32_to_f16(&pool(), &wide, &mut back).unwrap();
-        assert!(x.iter().zip(&back).all(|(a, b)| a.to_bits() == b.to_bits()));
+        for cpu in cpus() {
+            let mut wide = vec![0.0; x.len()];
+            f16_to_f32(cpu, &pool(), &x, &mut wide).unwrap();
+            assert_eq!(wide[x.iter().position(|v| v.to_bits() == 0x3c00).unwrap()], 1.0);
+            let mut back = vec![f16::ZERO; x.len()];
+            f32_to_f16(cpu, &pool(), &wide, &mut back).unwrap();
+            assert!(x.iter().zip(&back).all(|(a, b)| a.to_bits() == b.to_bits()));
+        }
     }
 
     #[test]
     fn ties_round_to_even() {
-        let mut y = [f16::ZERO; 2];
-        f32_to_f16(&pool(), &[2049.0, 2051.0], &mut y).unwrap();
-        assert_eq!(y.map(f16::to_f32), [2048.0, 2052.0]);
+        for cpu in cpus() {
+            let mut y = [f16::ZERO; 2];
+            f32_to_f16(cpu, &pool(), &[2049.0, 2051.0], &mut y).unwrap();
+            assert_eq!(y.map(f16::to_f32), [2048.0, 2052.0]);
+        }
     }
 
     #[test]

@@ -13,6 +13,8 @@ use super::{
     dot::Dot,
     kernel::{Block, Ring, Strided, finish, for_each_row, start},
 };
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::reads_l2_by_one_stream;
 use crate::{
     epilogue::{Keep, NR, Refill, Sign},
     unroll::unrolled,
@@ -248,7 +250,8 @@ pub(crate) unsafe fn run_widening<D: Dot, const MR: usize>(block: &Block<'_>, to
 }
 
 /// Computes a block of few rows, for which weights are read but once: MR rows at a time, with U sets of accumulators
-/// over alternating groups of K, so that dot products need not wait for each other. A single row reads panel after panel.
+/// over alternating groups of K, so that dot products need not wait for each other. A single row reads
+/// panel after panel where cores like that.
 ///
 /// # Safety
 /// As [`run_whole`].
@@ -270,7 +273,7 @@ pub(crate) unsafe fn run_thin<D: Dot, const MR: usize, const NV: usize, const U:
             }
             let first = first.cast::<D::A>();
             let a = Strided { first, stride: ld / size_of::<D::A>() };
-            if MR == 1 && block.spans * NV * panel <= L2_BYTES {
+            if MR == 1 && block.spans * NV * panel <= L2_BYTES && reads_l2_by_one_stream() {
                 run_row::<D, NV, U>(block, a, row);
                 continue;
             }
@@ -292,7 +295,7 @@ pub(crate) unsafe fn run_thin<D: Dot, const MR: usize, const NV: usize, const U:
 #[cfg(target_arch = "x86_64")]
 const ROW_PANELS: usize = 64;
 
-/// One row of a block, by one stream of weights: of several, the cores that we measured read L2 slower, and L3 faster.
+/// One row of a block, by one stream of weights, for cores that read L2 so faster; L3 is read faster by several.
 /// Epilogues follow each other, so that one need not wait for the other, and so do the loops over panels, which are one
 /// loop in the code: what fetches by itself knows streams by the instructions that read them.
 ///

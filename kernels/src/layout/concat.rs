@@ -1,6 +1,7 @@
 //! Concatenation along an axis.
 
 use super::run::Runs;
+use crate::cpu::Cpu;
 use crate::error::{KernelError, check_len, checked_product};
 use crate::par::Parallel;
 use crate::split;
@@ -12,6 +13,7 @@ const BLOCK: usize = 16 * 1024;
 /// after the other.
 #[derive(Clone, Debug)]
 pub struct Concat {
+    cpu: Cpu,
     outer: usize,
     rows: Vec<usize>,
     row: usize,
@@ -23,12 +25,12 @@ impl Concat {
     ///
     /// # Errors
     /// If a size overflows.
-    pub fn new(outer: usize, rows: Vec<usize>) -> Result<Self, KernelError> {
+    pub fn new(cpu: Cpu, outer: usize, rows: Vec<usize>) -> Result<Self, KernelError> {
         const WHAT: &str = "the concatenation";
         let row = rows.iter().try_fold(0usize, |sum, &r| sum.checked_add(r));
         let row = row.ok_or(KernelError::Overflow { what: WHAT })?;
         checked_product(WHAT, &[outer, row])?;
-        Ok(Self { outer, rows, row })
+        Ok(Self { cpu, outer, rows, row })
     }
 
     /// Copies the inputs to `y`.
@@ -57,7 +59,7 @@ impl Concat {
                 let (first, count, mut y) = (i * rows + b * block, y.len() / self.row, y);
                 for (x, &len) in inputs.iter().zip(&self.rows) {
                     let runs = Runs { count, len, steps: [len, self.row] };
-                    runs.copy(&x[first * len..], y);
+                    runs.copy(self.cpu, &x[first * len..], y);
                     y = &mut y[len..];
                 }
             }
@@ -70,7 +72,7 @@ impl Concat {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
-    use crate::split::testing::pool;
+    use crate::split::testing::{cpus, pool};
     use crate::testing::{Flush, Guarded};
     use proptest::prelude::*;
 
@@ -84,8 +86,8 @@ mod tests {
                     want.extend((o * row..(o + 1) * row).map(|i| byte(k, i)));
                 }
             }
-            let concat = Concat::new(outer, rows.clone()).unwrap();
-            for flush in [Flush::Start, Flush::End] {
+            for (cpu, flush) in cpus().into_iter().flat_map(|cpu| [Flush::Start, Flush::End].map(|f| (cpu, f))) {
+                let concat = Concat::new(cpu, outer, rows.clone()).unwrap();
                 let guarded = |(k, &row): (usize, &usize)| {
                     Guarded::new(&(0..outer * row).map(|i| byte(k, i)).collect::<Vec<_>>(), flush)
                 };
@@ -100,20 +102,20 @@ mod tests {
 
     #[test]
     fn rows_follow_each_other() {
-        let concat = Concat::new(2, vec![1, 0, 3]).unwrap();
+        let concat = Concat::new(Cpu::detect(), 2, vec![1, 0, 3]).unwrap();
         let mut y = [0; 8];
         concat.run(&pool(), &[&[1, 2], &[], &[3, 4, 5, 6, 7, 8]], &mut y).unwrap();
         assert_eq!(y, [1, 3, 4, 5, 2, 6, 7, 8]);
         assert!(concat.run(&pool(), &[&[1, 2], &[]], &mut y).is_err());
         assert!(concat.run(&pool(), &[&[1], &[], &[3, 4, 5, 6, 7, 8]], &mut y).is_err());
-        assert!(Concat::new(2, vec![usize::MAX, 1]).is_err());
+        assert!(Concat::new(Cpu::detect(), 2, vec![usize::MAX, 1]).is_err());
     }
 
     #[test]
     fn large_rows_in_parallel() {
         let (a, b): (Vec<u8>, Vec<u8>) =
             ((0..300_000).map(|i| i as u8).collect(), vec![7; 150_000]);
-        let concat = Concat::new(3, vec![100_000, 50_000]).unwrap();
+        let concat = Concat::new(Cpu::detect(), 3, vec![100_000, 50_000]).unwrap();
         let mut y = vec![0; 450_000];
         concat.run(&pool(), &[&a, &b], &mut y).unwrap();
         for (i, row) in y.chunks(150_000).enumerate() {

@@ -17,8 +17,7 @@ impl Runs {
     ///
     /// Up to 128 bytes are copied as two pieces of a fixed size, which overlap: a call for each run takes longer than
     /// its bytes.
-    pub(super) fn copy(&self, x: &[u8], y: &mut [u8]) {
-        let cpu = Cpu::detect();
+    pub(super) fn copy(&self, cpu: Cpu, x: &[u8], y: &mut [u8]) {
         match self.len {
             0 => {}
             1 => copy_ends::<1>(cpu, self, x, y),

@@ -14,6 +14,7 @@ use crate::split::{self, TASK_BYTES};
 /// are copied whole; if another one is, the two are transposed in tiles; otherwise element by element.
 #[derive(Clone, Debug)]
 pub struct StridedCopy {
+    cpu: Cpu,
     element: usize,
     in_bytes: usize,
     out_bytes: usize,
@@ -27,7 +28,12 @@ impl StridedCopy {
     ///
     /// # Errors
     /// If `perm` is not a permutation of the axes, the rank is above 8, or a size overflows.
-    pub fn transpose(dims: &[usize], perm: &[usize], element: usize) -> Result<Self, KernelError> {
+    pub fn transpose(
+        cpu: Cpu,
+        dims: &[usize],
+        perm: &[usize],
+        element: usize,
+    ) -> Result<Self, KernelError> {
         let mut seen = vec![false; dims.len()];
         for &p in perm {
             match seen.get_mut(p) {
@@ -44,7 +50,7 @@ impl StridedCopy {
         check_len("the permutation", perm.len(), dims.len())?;
         let strides = contiguous(dims, element)?;
         let loops = perm.iter().map(|&p| (dims[p], strides[p])).collect();
-        Self::new(dims, element, 0, loops)
+        Self::new(cpu, dims, element, 0, loops)
     }
 
     /// Takes `len[i]` elements of axis `i` from `start[i]` on in steps of `step[i]`, which may be negative.
@@ -53,6 +59,7 @@ impl StridedCopy {
     /// If an element taken lies outside of `dims`, a step is 0, the lists differ in length, the rank is above
     /// 8, or a size overflows.
     pub fn slice(
+        cpu: Cpu,
         dims: &[usize],
         start: &[usize],
         len: &[usize],
@@ -83,14 +90,19 @@ impl StridedCopy {
             // A step that is never taken may be any number.
             loops.push((len[i], strides[i] * if empty || len[i] == 1 { 1 } else { step[i] }));
         }
-        Self::new(dims, element, offset, loops)
+        Self::new(cpu, dims, element, offset, loops)
     }
 
     /// Repeats axes of length 1 of `dims` until the shape is `out`, aligned at the last dimensions.
     ///
     /// # Errors
     /// If another axis changes its length, the rank is above 8, or a size overflows.
-    pub fn expand(dims: &[usize], out: &[usize], element: usize) -> Result<Self, KernelError> {
+    pub fn expand(
+        cpu: Cpu,
+        dims: &[usize],
+        out: &[usize],
+        element: usize,
+    ) -> Result<Self, KernelError> {
         let strides = contiguous(dims, element)?;
         let mut loops = Vec::with_capacity(out.len());
         for (i, &n) in out.iter().enumerate() {
@@ -104,23 +116,29 @@ impl StridedCopy {
         if dims.len() > out.len() {
             return Err(not_expandable(dims, out));
         }
-        Self::new(dims, element, 0, loops)
+        Self::new(cpu, dims, element, 0, loops)
     }
 
     /// Repeats the tensor `repeats[i]` times along axis `i`.
     ///
     /// # Errors
     /// If the lists differ in length, the rank is above 8, or a size overflows.
-    pub fn tile(dims: &[usize], repeats: &[usize], element: usize) -> Result<Self, KernelError> {
+    pub fn tile(
+        cpu: Cpu,
+        dims: &[usize],
+        repeats: &[usize],
+        element: usize,
+    ) -> Result<Self, KernelError> {
         check_len("the repeats", repeats.len(), dims.len())?;
         let strides = contiguous(dims, element)?;
         let loops =
             (0..dims.len()).flat_map(|i| [(repeats[i], 0), (dims[i], strides[i])]).collect();
-        Self::new(dims, element, 0, loops)
+        Self::new(cpu, dims, element, 0, loops)
     }
 
     /// `loops` are in elements and have been checked to stay inside of `dims`.
     fn new(
+        cpu: Cpu,
         dims: &[usize],
         element: usize,
         offset: usize,
@@ -149,7 +167,7 @@ impl StridedCopy {
         if merged.is_empty() {
             merged.push((1, 1));
         }
-        Ok(Self { element, in_bytes, out_bytes, offset: offset * unit, loops: merged })
+        Ok(Self { cpu, element, in_bytes, out_bytes, offset: offset * unit, loops: merged })
     }
 
     /// Bytes of the output.
@@ -225,7 +243,7 @@ impl StridedCopy {
             let (part, tail) = y.split_at_mut(count * len);
             let runs = Runs { count, len: len * E, steps: [step * E, len * E] };
             let x = &x[self.source(outer, first)..];
-            runs.copy(x.as_flattened(), part.as_flattened_mut());
+            runs.copy(self.cpu, x.as_flattened(), part.as_flattened_mut());
             (first, y) = (first + count, tail);
         }
     }
@@ -245,7 +263,7 @@ impl StridedCopy {
         let between: usize = middle.iter().map(|&(len, _)| len).product();
         let row = between * inner.0;
         // Whole cache lines of the input's rows, which another task would read again.
-        let (line, cpu) = (64 / E, Cpu::detect());
+        let line = 64 / E;
         let rows = (TASK_BYTES / (row * E) / line).max(1) * line;
         split::chunks(par, y, rows * row, |i, mut y| {
             let mut first = i * rows;
@@ -262,7 +280,7 @@ impl StridedCopy {
                         a_len: n,
                         b_len: inner.0,
                     };
-                    transpose.run(cpu, x, &mut part[m * inner.0..]);
+                    transpose.run(self.cpu, x, &mut part[m * inner.0..]);
                 }
                 (first, y) = (first + n, tail);
             }
@@ -303,7 +321,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
     use crate::par::Serial;
-    use crate::split::testing::pool;
+    use crate::split::testing::{cpus, pool};
     use crate::testing::{Flush, Guarded};
     use proptest::prelude::*;
 
@@ -321,9 +339,9 @@ mod tests {
         dims.iter().zip(c).fold(0, |at, (&d, &i)| at * d + i)
     }
 
-    /// Runs the copy and compares it with `source`, which maps output to input coordinates.
+    /// Runs the copies of all ISAs and compares them with `source`, which maps output to input coordinates.
     fn check(
-        copy: &StridedCopy,
+        copy: impl Fn(Cpu) -> StridedCopy,
         dims: &[usize],
         out: &[usize],
         element: usize,
@@ -337,10 +355,13 @@ mod tests {
             let at = flat(dims, &source(&coordinates(out, i))) * element;
             want.extend_from_slice(&x[at..at + element]);
         }
-        for (par, flush) in [(&Serial as &dyn Parallel, Flush::Start), (&pool(), Flush::End)] {
-            let (x, mut y) = (Guarded::new(&x, flush), Guarded::new(&vec![0; want.len()], flush));
-            copy.run(par, &x, &mut y).unwrap();
-            assert!(*y == *want, "{copy:?}");
+        for copy in cpus().into_iter().map(copy) {
+            for (par, flush) in [(&Serial as &dyn Parallel, Flush::Start), (&pool(), Flush::End)] {
+                let x = Guarded::new(&x, flush);
+                let mut y = Guarded::new(&vec![0; want.len()], flush);
+                copy.run(par, &x, &mut y).unwrap();
+                assert!(*y == *want, "{copy:?}");
+            }
         }
     }
 
@@ -358,8 +379,7 @@ mod tests {
             element in element(),
         ) {
             let out: Vec<usize> = perm.iter().map(|&p| dims[p]).collect();
-            let copy = StridedCopy::transpose(&dims, &perm, element).unwrap();
-            check(&copy, &dims, &out, element, |c| {
+            check(|cpu| StridedCopy::transpose(cpu, &dims, &perm, element).unwrap(), &dims, &out, element, |c| {
                 let mut s = vec![0; c.len()];
                 perm.iter().zip(c).for_each(|(&p, &i)| s[p] = i);
                 s
@@ -370,8 +390,7 @@ mod tests {
         fn transposes_matrices_of_any_size(
             batch in 1usize..3, rows in 1usize..70, columns in 1usize..70, element in element(),
         ) {
-            let copy = StridedCopy::transpose(&[batch, rows, columns], &[0, 2, 1], element).unwrap();
-            check(&copy, &[batch, rows, columns], &[batch, columns, rows], element, |c| vec![c[0], c[2], c[1]]);
+            check(|cpu| StridedCopy::transpose(cpu, &[batch, rows, columns], &[0, 2, 1], element).unwrap(), &[batch, rows, columns], &[batch, columns, rows], element, |c| vec![c[0], c[2], c[1]]);
         }
 
         #[test]
@@ -385,8 +404,7 @@ mod tests {
                 let room = if step[i] > 0 { dims[i] - 1 - start[i] } else { start[i] } / step[i].unsigned_abs() + 1;
                 axes[i].3.min(room)
             }).collect();
-            let copy = StridedCopy::slice(&dims, &start, &len, &step, element).unwrap();
-            check(&copy, &dims, &len, element, |c| {
+            check(|cpu| StridedCopy::slice(cpu, &dims, &start, &len, &step, element).unwrap(), &dims, &len, element, |c| {
                 (0..c.len()).map(|i| start[i].checked_add_signed(c[i] as isize * step[i]).unwrap()).collect()
             });
         }
@@ -399,33 +417,32 @@ mod tests {
             let dims: Vec<usize> = axes.iter().map(|a| if a.2 { 1 } else { a.0 }).collect();
             let out: Vec<usize> =
                 more.iter().copied().chain(axes.iter().map(|a| if a.2 { a.1 } else { a.0 })).collect();
-            let copy = StridedCopy::expand(&dims, &out, element).unwrap();
             let skip = more.len();
-            check(&copy, &dims, &out, element, |c| {
+            check(|cpu| StridedCopy::expand(cpu, &dims, &out, element).unwrap(), &dims, &out, element, |c| {
                 c[skip..].iter().zip(&dims).map(|(&i, &d)| if d == 1 { 0 } else { i }).collect()
             });
             let repeats: Vec<usize> = axes.iter().map(|a| a.1).collect();
             let out: Vec<usize> = dims.iter().zip(&repeats).map(|(d, r)| d * r).collect();
-            let copy = StridedCopy::tile(&dims, &repeats, element).unwrap();
-            check(&copy, &dims, &out, element, |c| c.iter().zip(&dims).map(|(i, d)| i % d).collect());
+            check(|cpu| StridedCopy::tile(cpu, &dims, &repeats, element).unwrap(), &dims, &out, element, |c| c.iter().zip(&dims).map(|(i, d)| i % d).collect());
         }
     }
 
     #[test]
     fn bad_shapes_are_refused() {
-        assert!(StridedCopy::transpose(&[2, 3], &[0, 0], 1).is_err());
-        assert!(StridedCopy::transpose(&[2, 3], &[0], 1).is_err());
-        assert!(StridedCopy::transpose(&[2, 3], &[0, 2], 1).is_err());
-        assert!(StridedCopy::transpose(&[1; 9], &[0, 1, 2, 3, 4, 5, 6, 7, 8], 1).is_err());
-        assert!(StridedCopy::transpose(&[usize::MAX, 2], &[1, 0], 1).is_err());
-        assert!(StridedCopy::transpose(&[2], &[0], 0).is_err());
-        assert!(StridedCopy::slice(&[4], &[2], &[3], &[1], 1).is_err());
-        assert!(StridedCopy::slice(&[4], &[1], &[3], &[-1], 1).is_err());
-        assert!(StridedCopy::slice(&[4], &[0], &[2], &[0], 1).is_err());
-        assert!(StridedCopy::slice(&[4], &[0], &[2], &[isize::MAX], 1).is_err());
-        assert!(StridedCopy::expand(&[2], &[3], 1).is_err());
-        assert!(StridedCopy::expand(&[1, 2], &[2], 1).is_err());
-        let copy = StridedCopy::slice(&[4], &[9], &[0], &[0], 4).unwrap();
+        let cpu = Cpu::detect();
+        assert!(StridedCopy::transpose(cpu, &[2, 3], &[0, 0], 1).is_err());
+        assert!(StridedCopy::transpose(cpu, &[2, 3], &[0], 1).is_err());
+        assert!(StridedCopy::transpose(cpu, &[2, 3], &[0, 2], 1).is_err());
+        assert!(StridedCopy::transpose(cpu, &[1; 9], &[0, 1, 2, 3, 4, 5, 6, 7, 8], 1).is_err());
+        assert!(StridedCopy::transpose(cpu, &[usize::MAX, 2], &[1, 0], 1).is_err());
+        assert!(StridedCopy::transpose(cpu, &[2], &[0], 0).is_err());
+        assert!(StridedCopy::slice(cpu, &[4], &[2], &[3], &[1], 1).is_err());
+        assert!(StridedCopy::slice(cpu, &[4], &[1], &[3], &[-1], 1).is_err());
+        assert!(StridedCopy::slice(cpu, &[4], &[0], &[2], &[0], 1).is_err());
+        assert!(StridedCopy::slice(cpu, &[4], &[0], &[2], &[isize::MAX], 1).is_err());
+        assert!(StridedCopy::expand(cpu, &[2], &[3], 1).is_err());
+        assert!(StridedCopy::expand(cpu, &[1, 2], &[2], 1).is_err());
+        let copy = StridedCopy::slice(cpu, &[4], &[9], &[0], &[0], 4).unwrap();
         assert_eq!(copy.out_bytes(), 0);
         copy.run(&Serial, &[0; 16], &mut []).unwrap();
         assert!(copy.run(&Serial, &[0; 15], &mut []).is_err());

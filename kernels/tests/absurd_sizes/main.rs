@@ -148,7 +148,7 @@ fn distances_that_nobody_goes_may_be_any_number() {
     assert_eq!(y, [2, 3, 2, 3, 2, 3]);
 
     let step = [isize::MAX, 1];
-    let row = StridedCopy::slice(&[4, 3], &[2, 0], &[1, 3], &step, 1).unwrap();
+    let row = StridedCopy::slice(Cpu::detect(), &[4, 3], &[2, 0], &[1, 3], &step, 1).unwrap();
     let mut y = [0; 3];
     row.run(&Serial, &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], &mut y).unwrap();
     assert_eq!(y, [6, 7, 8]);
@@ -184,7 +184,7 @@ fn sizes_overflow_beside_a_zero_too() {
         assert!(matches!(result, Err(KernelError::Overflow { .. })), "{result:?}");
     };
     overflows(Broadcast::new(&[0, HUGE, HUGE], &[0, HUGE, HUGE]).map(drop));
-    overflows(StridedCopy::transpose(&[0, HUGE, HUGE], &[2, 1, 0], 1).map(drop));
+    overflows(StridedCopy::transpose(Cpu::detect(), &[0, HUGE, HUGE], &[2, 1, 0], 1).map(drop));
     overflows(Reduce::new(cpu, ReduceOp::Max, &[0, HUGE, HUGE], &[2]).map(drop));
     overflows(Softmax::new(cpu, usize::MAX / 4).map(drop));
     overflows(Dequantize::per_axis(cpu, vec![0.5; 2], Vec::new(), usize::MAX).map(drop));

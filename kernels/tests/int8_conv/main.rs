@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use requant_kernels::{
     Cpu,
     conv::{Algorithm, Conv, ConvGeometry, ConvSpec, ConvWeights, PackedConv},
-    epilogue::{OutSlice, Output, Requantize, Residual, Sign},
+    epilogue::{OutSlice, Output, Sign},
     par::Serial,
     testing::{Flush, Guarded},
 };

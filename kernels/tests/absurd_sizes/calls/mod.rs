@@ -57,8 +57,8 @@ pub(crate) fn call(bytes: &[u8]) -> (&'static str, Outcome) {
 }
 
 fn concat(n: &mut Numbers<'_>) -> Outcome {
-    let (outer, rows) = (n.any(), n.list());
-    let concat = Concat::new(outer, rows.clone())?;
+    let (cpu, outer, rows) = (n.cpu(), n.any(), n.list());
+    let concat = Concat::new(cpu, outer, rows.clone())?;
     let lens: Vec<usize> = rows.iter().map(|row| outer * row).collect();
     let all = outer * rows.iter().sum::<usize>();
     run_with(&[all], |len| {
@@ -90,14 +90,16 @@ fn pad(n: &mut Numbers<'_>) -> Outcome {
 }
 
 fn strided(n: &mut Numbers<'_>) -> Outcome {
-    let (dims, element, which) = (n.list(), n.any(), n.byte());
+    let (cpu, dims, element, which) = (n.cpu(), n.list(), n.any(), n.byte());
     let mut list = || dims.iter().map(|_| n.any()).collect::<Vec<_>>();
     let copy = match which % 4 {
-        0 => StridedCopy::transpose(&dims, &(0..dims.len()).rev().collect::<Vec<_>>(), element),
+        0 => {
+            StridedCopy::transpose(cpu, &dims, &(0..dims.len()).rev().collect::<Vec<_>>(), element)
+        }
         1 => {
             let (start, len, step) = (list(), list(), list());
             let step: Vec<isize> = step.iter().map(|&step| step as isize).collect();
-            StridedCopy::slice(&dims, &start, &len, &step, element)
+            StridedCopy::slice(cpu, &dims, &start, &len, &step, element)
         }
         2 => {
             let more = list();
@@ -106,9 +108,9 @@ fn strided(n: &mut Numbers<'_>) -> Outcome {
                 .zip(&more)
                 .map(|(&dim, &more)| if dim == 1 { more } else { dim })
                 .collect();
-            StridedCopy::expand(&dims, &out, element)
+            StridedCopy::expand(cpu, &dims, &out, element)
         }
-        _ => StridedCopy::tile(&dims, &list(), element),
+        _ => StridedCopy::tile(cpu, &dims, &list(), element),
     }?;
     let input = product(&dims).and_then(|len| len.checked_mul(element)).unwrap_or(0);
     run_with(&[input, copy.out_bytes()], |len| {
