@@ -220,9 +220,8 @@ const INCEPTION_V3: [Layer; 43] = [
     rect(8, 384, 384, [3, 1]),
 ];
 
-/// First layers, with uneven padding as well, and one with it behind; pointwise layers of PP-OCR; other shapes of GoogLeNet,
-/// of PP-OCR and of a speech model; dilated ones of DeepLab; ResNeXt-50's; transposed convolutions of PP-OCR and of
-/// decoders.
+/// First layers, and two layers with uneven padding; pointwise ones of PP-OCR; other shapes of GoogLeNet, of PP-OCR and of
+/// a speech model; dilated ones of DeepLab; ResNeXt-50's; transposed convolutions of PP-OCR and of decoders.
 const OTHERS: [Layer; 31] = [
     dense(224, 3, 64, 7, 2),
     dense(224, 3, 32, 3, 2),
