@@ -17,7 +17,9 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Lines, best_seconds, output, peak_gops, peak_loop, taking_turns, tracker};
+use common::{
+    Lines, best_seconds, marks, output, peak_gops, peak_loop, taking_turns, tracker, uneven_pads,
+};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use requant_kernels::{
     Cpu,
@@ -92,12 +94,8 @@ const fn dilated(size: usize, channels: usize, dilation: usize) -> Layer {
     Layer { dilation, pads: [dilation; 4], ..dense(size, channels, channels, 3, 1) }
 }
 
-/// The layer with TensorFlow's "same" padding: at stride 2 there is more of it behind an image than before.
-const fn uneven(layer: Layer) -> Layer {
-    let [top, left] = [(layer.kernel[0] - layer.stride) / 2, (layer.kernel[1] - layer.stride) / 2];
-    let [bottom, right] =
-        [layer.kernel[0] - layer.stride - top, layer.kernel[1] - layer.stride - left];
-    Layer { pads: [top, left, bottom, right], ..layer }
+const fn uneven(size: usize, in_c: usize, out_c: usize, kernel: usize) -> Layer {
+    Layer { pads: uneven_pads(kernel), ..dense(size, in_c, out_c, kernel, 2) }
 }
 
 const fn times(count: i32, layer: Layer) -> Layer {
@@ -227,8 +225,8 @@ const OTHERS: [Layer; 31] = [
     dense(224, 3, 32, 3, 2),
     dense(640, 3, 16, 3, 2),
     Layer { image: [48, 320], ..dense(1, 3, 16, 3, 2) },
-    uneven(dense(224, 3, 32, 3, 2)),
-    uneven(dense(56, 128, 128, 3, 2)),
+    uneven(224, 3, 32, 3),
+    uneven(56, 128, 128, 3),
     dense(160, 48, 48, 1, 1),
     dense(80, 96, 96, 1, 1),
     dense(40, 192, 192, 1, 1),
@@ -306,10 +304,8 @@ impl Layer {
     }
 
     fn name(&self) -> String {
-        let Self { image: [h, w], in_c, out_c, kernel: [kh, kw], stride, pads, .. } = self;
-        let dilation =
-            if self.dilation > 1 { format!("d{}", self.dilation) } else { String::new() };
-        let uneven = if pads[..2] == pads[2..] { "" } else { "-uneven" };
+        let Self { image: [h, w], in_c, out_c, kernel: [kh, kw], stride, .. } = self;
+        let (dilated, uneven) = marks(self.dilation, self.pads);
         let direct = if self.algorithm == Algorithm::Direct { "-direct" } else { "" };
         let kind = match self.groups {
             1 if self.transposed => "deconv".to_owned(),
@@ -317,7 +313,7 @@ impl Layer {
             g if g == *in_c => "dw".to_owned(),
             g => format!("g{g}-"),
         };
-        format!("{kind}{kh}x{kw}s{stride}{dilation}-{h}x{w}x{in_c}-{out_c}{uneven}{direct}")
+        format!("{kind}{kh}x{kw}s{stride}{dilated}-{h}x{w}x{in_c}-{out_c}{uneven}{direct}")
     }
 
     fn run<'a>(&self, cpu: Cpu, par: &'a dyn Parallel) -> Box<dyn FnMut() + 'a> {

@@ -17,7 +17,8 @@ mod common;
 use std::sync::Arc;
 
 use common::{
-    Lines, RESIDUAL, best_seconds, fixed_points, output, taking_turns, tracker, vector_peak_gops,
+    Lines, RESIDUAL, best_seconds, fixed_points, marks, output, taking_turns, tracker, uneven_pads,
+    vector_peak_gops,
 };
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use requant_kernels::{
@@ -58,10 +59,8 @@ const fn dilated(size: usize, channels: usize, kernel: usize, dilation: usize) -
     Layer { dilation, pads, ..layer(size, channels, kernel, 1) }
 }
 
-/// A layer of stride 2 with TensorFlow's "same" padding: more of it behind an image than before.
 const fn uneven(size: usize, channels: usize, kernel: usize) -> Layer {
-    let (before, behind) = ((kernel - 2) / 2, (kernel - 1) / 2);
-    Layer { pads: [before, before, behind, behind], ..layer(size, channels, kernel, 2) }
+    Layer { pads: uneven_pads(kernel), ..layer(size, channels, kernel, 2) }
 }
 
 const LAYERS: [Layer; 42] = [
@@ -143,13 +142,11 @@ impl Layer {
     }
 
     fn name(&self) -> String {
-        let Self { image: [h, w], channels, kernel, strides: [down, right], pads, .. } = *self;
+        let Self { image: [h, w], channels, kernel, strides: [down, right], .. } = *self;
         let stride = if down == right { down.to_string() } else { format!("{down}x{right}") };
-        let dilation =
-            if self.dilation > 1 { format!("d{}", self.dilation) } else { String::new() };
-        let uneven = if pads[..2] == pads[2..] { "" } else { "-uneven" };
+        let (dilated, uneven) = marks(self.dilation, self.pads);
         let out_c = self.out_c();
-        format!("{kernel}x{kernel}s{stride}{dilation}-{h}x{w}x{channels}-{out_c}{uneven}")
+        format!("{kernel}x{kernel}s{stride}{dilated}-{h}x{w}x{channels}-{out_c}{uneven}")
     }
 
     fn conv<'a>(&self, cpu: Cpu, par: &'a dyn Parallel) -> impl FnMut() + use<'a> {

@@ -97,6 +97,18 @@ impl<T> DerefMut for Lines<T> {
     }
 }
 
+/// TensorFlow's "same" padding of an even image at stride 2, top, left, bottom and right: more behind it than before.
+pub(crate) const fn uneven_pads(kernel: usize) -> [usize; 4] {
+    let (before, behind) = ((kernel - 2) / 2, (kernel - 1) / 2);
+    [before, before, behind, behind]
+}
+
+/// What a layer's name says of its dilation, and of padding that is not the same on both sides.
+pub(crate) fn marks(dilation: usize, pads: [usize; 4]) -> (String, &'static str) {
+    let dilated = if dilation > 1 { format!("d{dilation}") } else { String::new() };
+    (dilated, if pads[..2] == pads[2..] { "" } else { "-uneven" })
+}
+
 /// Requantization to u8, with a multiplier per column.
 pub(crate) fn output(n: usize) -> Output {
     Output::Quant8 {
