@@ -1,9 +1,10 @@
-//! Integer convolutions on every ISA of this machine: ResNet-50's layers, shapes of other networks, depthwise layers,
-//! against the peak of the ISA's dot product instruction in the same process.
+//! Integer convolutions on every ISA of this machine: the layers of ResNet-50, MobileNetV2, EfficientNet-Lite0 and
+//! Inception-v3, shapes of other networks, depthwise layers, against the peak of the ISA's dot product instruction in the
+//! same process.
 //!
 //! The table printed first gives the share of the peak, which Winograd exceeds because operations are those of the
-//! definition, what a second thread gains, and how many times as long the layer takes in f32; criterion then tracks the
-//! layers one by one.
+//! definition, how fast the layer is from s8 activations, what a second thread gains, and how many times as long the layer
+//! takes in f32; criterion then tracks the layers one by one.
 #![allow(missing_docs, reason = "criterion's macros define public functions")]
 #![allow(
     clippy::unwrap_used,
@@ -16,7 +17,9 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Lines, best_seconds, output, peak_gops, peak_loop, taking_turns};
+use common::{
+    Lines, best_seconds, marks, output, peak_gops, peak_loop, taking_turns, tracker, uneven_pads,
+};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use requant_kernels::{
     Cpu,
@@ -37,26 +40,32 @@ struct Layer {
     out_c: usize,
     kernel: [usize; 2],
     stride: usize,
-    pads: [usize; 2],
+    /// Top, left, bottom, right.
+    pads: [usize; 4],
+    dilation: usize,
     groups: usize,
     transposed: bool,
     algorithm: Algorithm,
+    /// Of the activations.
+    sign: Sign,
     /// How often a network has it.
     count: i32,
 }
 
 const fn rect(size: usize, in_c: usize, out_c: usize, kernel: [usize; 2]) -> Layer {
-    let pads = [kernel[0] / 2, kernel[1] / 2];
+    let [vertical, horizontal] = [kernel[0] / 2, kernel[1] / 2];
     Layer {
         image: [size; 2],
         in_c,
         out_c,
         kernel,
         stride: 1,
-        pads,
+        pads: [vertical, horizontal, vertical, horizontal],
+        dilation: 1,
         groups: 1,
         transposed: false,
         algorithm: Algorithm::Winograd,
+        sign: Sign::U8,
         count: 1,
     }
 }
@@ -66,7 +75,7 @@ const fn dense(size: usize, in_c: usize, out_c: usize, kernel: usize, stride: us
 }
 
 const fn valid(size: usize, in_c: usize, out_c: usize, kernel: usize, stride: usize) -> Layer {
-    Layer { pads: [0; 2], ..dense(size, in_c, out_c, kernel, stride) }
+    Layer { pads: [0; 4], ..dense(size, in_c, out_c, kernel, stride) }
 }
 
 const fn grouped(size: usize, channels: usize, groups: usize) -> Layer {
@@ -78,7 +87,15 @@ const fn depthwise(size: usize, channels: usize, kernel: usize, stride: usize) -
 }
 
 const fn transposed(size: usize, in_c: usize, out_c: usize, kernel: usize, pad: usize) -> Layer {
-    Layer { transposed: true, pads: [pad; 2], ..dense(size, in_c, out_c, kernel, 2) }
+    Layer { transposed: true, pads: [pad; 4], ..dense(size, in_c, out_c, kernel, 2) }
+}
+
+const fn dilated(size: usize, channels: usize, dilation: usize) -> Layer {
+    Layer { dilation, pads: [dilation; 4], ..dense(size, channels, channels, 3, 1) }
+}
+
+const fn uneven(size: usize, in_c: usize, out_c: usize, kernel: usize) -> Layer {
+    Layer { pads: uneven_pads(kernel), ..dense(size, in_c, out_c, kernel, 2) }
 }
 
 const fn times(count: i32, layer: Layer) -> Layer {
@@ -111,17 +128,105 @@ const RESNET50: [Layer; 22] = [
     times(2, dense(7, 512, 512, 3, 1)),
 ];
 
-/// First layers; pointwise ones of EfficientNet-Lite0, PP-OCR and Inception-v3; other shapes of Inception-v3, of PP-OCR,
-/// of a speech model and of ResNeXt-50; transposed convolutions of PP-OCR and of decoders.
-const OTHERS: [Layer; 44] = [
-    dense(224, 3, 64, 7, 2),
-    dense(224, 3, 32, 3, 2),
-    valid(299, 3, 32, 3, 2),
-    Layer { image: [48, 320], ..dense(1, 3, 16, 3, 2) },
+/// Every shape that pointwise layers of MobileNetV2 and EfficientNet-Lite0 have; those of one pixel are single rows in the
+/// bench of GEMM.
+const POINTWISE: [Layer; 32] = [
+    // MobileNetV2; the first five are EfficientNet-Lite0's too
     dense(112, 32, 16, 1, 1),
     dense(112, 16, 96, 1, 1),
+    dense(56, 96, 24, 1, 1),
     dense(56, 24, 144, 1, 1),
+    dense(56, 144, 24, 1, 1),
+    dense(28, 144, 32, 1, 1),
+    dense(28, 32, 192, 1, 1),
+    dense(28, 192, 32, 1, 1),
+    dense(14, 192, 64, 1, 1),
+    dense(14, 64, 384, 1, 1),
+    dense(14, 384, 64, 1, 1),
+    dense(14, 384, 96, 1, 1),
+    dense(14, 96, 576, 1, 1),
+    dense(14, 576, 96, 1, 1),
+    dense(7, 576, 160, 1, 1),
+    dense(7, 160, 960, 1, 1),
+    dense(7, 960, 160, 1, 1),
+    dense(7, 960, 320, 1, 1),
+    dense(7, 320, 1280, 1, 1),
+    // EfficientNet-Lite0, whose last is MobileNetV2's
+    dense(28, 144, 40, 1, 1),
     dense(28, 40, 240, 1, 1),
+    dense(28, 240, 40, 1, 1),
+    dense(14, 240, 80, 1, 1),
+    dense(14, 80, 480, 1, 1),
+    dense(14, 480, 80, 1, 1),
+    dense(14, 480, 112, 1, 1),
+    dense(14, 112, 672, 1, 1),
+    dense(14, 672, 112, 1, 1),
+    dense(7, 672, 192, 1, 1),
+    dense(7, 192, 1152, 1, 1),
+    dense(7, 1152, 192, 1, 1),
+    dense(7, 1152, 320, 1, 1),
+];
+
+/// Every shape that convolutions of Inception-v3 have.
+const INCEPTION_V3: [Layer; 43] = [
+    // up to 35x35
+    valid(299, 3, 32, 3, 2),
+    valid(149, 32, 32, 3, 1),
+    dense(147, 32, 64, 3, 1),
+    dense(73, 64, 80, 1, 1),
+    valid(73, 80, 192, 3, 1),
+    // Mixed_5b to 5d, and what leaves them for 17x17
+    dense(35, 192, 32, 1, 1),
+    dense(35, 192, 48, 1, 1),
+    dense(35, 192, 64, 1, 1),
+    dense(35, 256, 48, 1, 1),
+    dense(35, 256, 64, 1, 1),
+    dense(35, 288, 48, 1, 1),
+    dense(35, 288, 64, 1, 1),
+    rect(35, 48, 64, [5, 5]),
+    dense(35, 64, 96, 3, 1),
+    dense(35, 96, 96, 3, 1),
+    valid(35, 96, 96, 3, 2),
+    valid(35, 288, 384, 3, 2),
+    // Mixed_6b to 6e, and what leaves them for 8x8
+    dense(17, 768, 128, 1, 1),
+    dense(17, 768, 160, 1, 1),
+    dense(17, 768, 192, 1, 1),
+    rect(17, 128, 128, [1, 7]),
+    rect(17, 128, 128, [7, 1]),
+    rect(17, 128, 192, [1, 7]),
+    rect(17, 128, 192, [7, 1]),
+    rect(17, 160, 160, [1, 7]),
+    rect(17, 160, 160, [7, 1]),
+    rect(17, 160, 192, [1, 7]),
+    rect(17, 160, 192, [7, 1]),
+    rect(17, 192, 192, [1, 7]),
+    rect(17, 192, 192, [7, 1]),
+    valid(17, 192, 192, 3, 2),
+    valid(17, 192, 320, 3, 2),
+    // Mixed_7b and 7c
+    dense(8, 1280, 192, 1, 1),
+    dense(8, 1280, 320, 1, 1),
+    dense(8, 1280, 384, 1, 1),
+    dense(8, 1280, 448, 1, 1),
+    dense(8, 2048, 192, 1, 1),
+    dense(8, 2048, 320, 1, 1),
+    dense(8, 2048, 384, 1, 1),
+    dense(8, 2048, 448, 1, 1),
+    dense(8, 448, 384, 3, 1),
+    rect(8, 384, 384, [1, 3]),
+    rect(8, 384, 384, [3, 1]),
+];
+
+/// First layers, and two layers with uneven padding; pointwise ones of PP-OCR; other shapes of GoogLeNet, of PP-OCR and of
+/// a speech model; dilated ones of DeepLab; ResNeXt-50's; transposed convolutions of PP-OCR and of decoders.
+const OTHERS: [Layer; 31] = [
+    dense(224, 3, 64, 7, 2),
+    dense(224, 3, 32, 3, 2),
+    dense(640, 3, 16, 3, 2),
+    Layer { image: [48, 320], ..dense(1, 3, 16, 3, 2) },
+    uneven(224, 3, 32, 3),
+    uneven(56, 128, 128, 3),
     dense(160, 48, 48, 1, 1),
     dense(80, 96, 96, 1, 1),
     dense(40, 192, 192, 1, 1),
@@ -129,27 +234,16 @@ const OTHERS: [Layer; 44] = [
     dense(1, 240, 60, 1, 1),
     Layer { image: [12, 80], ..dense(1, 240, 240, 1, 1) },
     Layer { image: [6, 80], ..dense(1, 480, 480, 1, 1) },
-    dense(73, 64, 80, 1, 1),
-    dense(35, 192, 64, 1, 1),
-    dense(17, 768, 192, 1, 1),
-    dense(8, 2048, 320, 1, 1),
-    dense(147, 32, 64, 3, 1),
-    valid(73, 80, 192, 3, 1),
-    valid(149, 32, 32, 3, 1),
-    rect(35, 48, 64, [5, 5]),
-    rect(17, 128, 128, [1, 7]),
-    rect(17, 192, 192, [7, 1]),
-    rect(8, 384, 384, [1, 3]),
-    valid(35, 288, 384, 3, 2),
     dense(112, 32, 64, 3, 1),
     dense(56, 64, 192, 3, 1),
-    dense(35, 96, 96, 3, 1),
     dense(160, 16, 16, 3, 1),
     dense(80, 16, 64, 3, 1),
     dense(80, 64, 16, 3, 1),
     dense(160, 96, 24, 3, 1),
     dense(80, 8, 8, 3, 1),
-    Layer { image: [1, 1500], pads: [0, 1], ..rect(1, 80, 384, [1, 3]) },
+    Layer { image: [1, 1500], pads: [0, 1, 0, 1], ..rect(1, 80, 384, [1, 3]) },
+    dilated(28, 256, 2),
+    dilated(33, 256, 6),
     grouped(56, 128, 32),
     grouped(28, 256, 32),
     grouped(14, 512, 32),
@@ -177,9 +271,13 @@ const DEPTHWISE: [Layer; 13] = [
     depthwise(56, 128, 3, 1),
 ];
 
+/// All but ResNet-50's.
+fn others() -> impl Iterator<Item = &'static Layer> {
+    POINTWISE.iter().chain(&INCEPTION_V3).chain(&OTHERS).chain(&DEPTHWISE)
+}
+
 impl Layer {
     fn geometry(&self) -> ConvGeometry {
-        let [vertical, horizontal] = self.pads;
         ConvGeometry::new(ConvSpec {
             batch: 1,
             in_h: self.image[0],
@@ -188,8 +286,8 @@ impl Layer {
             out_c: self.out_c,
             kernel: self.kernel,
             strides: [self.stride; 2],
-            dilations: [1, 1],
-            pads: [vertical, horizontal, vertical, horizontal],
+            dilations: [self.dilation; 2],
+            pads: self.pads,
             groups: self.groups,
         })
         .unwrap()
@@ -206,15 +304,16 @@ impl Layer {
     }
 
     fn name(&self) -> String {
-        let Self { image: [h, w], in_c, out_c, kernel: [kh, kw], stride, groups, .. } = self;
+        let Self { image: [h, w], in_c, out_c, kernel: [kh, kw], stride, .. } = self;
+        let (dilated, uneven) = marks(self.dilation, self.pads);
         let direct = if self.algorithm == Algorithm::Direct { "-direct" } else { "" };
-        let kind = match *groups {
+        let kind = match self.groups {
             1 if self.transposed => "deconv".to_owned(),
             1 => "conv".to_owned(),
             g if g == *in_c => "dw".to_owned(),
             g => format!("g{g}-"),
         };
-        format!("{kind}{kh}x{kw}s{stride}-{h}x{w}x{in_c}-{out_c}{direct}")
+        format!("{kind}{kh}x{kw}s{stride}{dilated}-{h}x{w}x{in_c}-{out_c}{uneven}{direct}")
     }
 
     fn run<'a>(&self, cpu: Cpu, par: &'a dyn Parallel) -> Box<dyn FnMut() + 'a> {
@@ -234,17 +333,16 @@ impl Layer {
             dilations: [1, 1],
             groups: 1,
         };
-        let [vertical, horizontal] = self.pads;
         let spec = ConvTransposeSpec {
             batch: 1,
             image: self.image,
-            pads: [vertical, horizontal, vertical, horizontal],
+            pads: self.pads,
             output_padding: [0, 0],
             weights,
         };
         let len = self.in_c * self.out_c * self.kernel[0] * self.kernel[1];
         let values: Vec<i8> = (0..len).map(|i| ((i * 37) >> 2) as i8).collect();
-        let packed = PackedConvTranspose::pack(cpu, &values, weights, None, Sign::U8).unwrap();
+        let packed = PackedConvTranspose::pack(cpu, &values, weights, None, self.sign).unwrap();
         let (bias, output) = (vec![0; self.out_c], output(self.out_c));
         let conv = ConvTranspose::new(spec, Arc::new(packed), &bias, 0, &output).unwrap();
         let x = Lines::of(conv.input_len(), |i| ((i * 91) >> 3) as u8);
@@ -259,7 +357,7 @@ impl Layer {
         let len = shape.out_c * shape.in_c_per_group * self.kernel[0] * self.kernel[1];
         let weights: Vec<i8> = (0..len).map(|i| ((i * 37) >> 2) as i8).collect();
         let packed =
-            PackedConv::pack_with(cpu, &weights, shape, None, Sign::U8, self.algorithm).unwrap();
+            PackedConv::pack_with(cpu, &weights, shape, None, self.sign, self.algorithm).unwrap();
         let conv =
             Conv::new(geometry, Arc::new(packed), &vec![0; self.out_c], 0, &output(self.out_c))
                 .unwrap();
@@ -315,17 +413,22 @@ fn table(cpu: Cpu, two: &dyn Parallel) {
         let mut best = 0.0f64;
         for layer in layer.by_each_algorithm(cpu) {
             // In turns: the clock under load may be lower than before.
-            let [peak, seconds] = taking_turns([&mut peak_run, &mut layer.run(cpu, &Serial)]);
+            let s8 = Layer { sign: Sign::S8, ..layer };
+            let [peak, seconds, of_s8] = taking_turns([
+                &mut peak_run,
+                &mut layer.run(cpu, &Serial),
+                &mut s8.run(cpu, &Serial),
+            ]);
             let peak = peak_ops / peak / 1e9;
             let [alone, on_two] =
                 [&Serial as &dyn Parallel, two].map(|par| best_seconds(layer.run(cpu, par)));
             let gops = layer.ops() as f64 / seconds / 1e9;
             let (name, us, share) = (layer.name(), seconds * 1e6, gops / peak * 100.0);
-            let scaling = alone / on_two;
+            let (s8, scaling) = (seconds / of_s8, alone / on_two);
             let float = layer.conv_f32(cpu).map(|run| best_seconds(run) / alone);
             let float = float.map_or(String::new(), |times| format!("   f32 {times:.1}x"));
             println!(
-                "  {name:<32} {us:>9.1} us  {gops:>7.1} GOP/s  {share:>5.1} %   2 threads {scaling:.2}x{float}"
+                "  {name:<32} {us:>9.1} us  {gops:>7.1} GOP/s  {share:>5.1} %   s8 {s8:.2}x   2 threads {scaling:.2}x{float}"
             );
             best = best.max(gops / peak);
         }
@@ -340,7 +443,7 @@ fn table(cpu: Cpu, two: &dyn Parallel) {
         let mean = (logs / f64::from(count)).exp();
         println!("  geometric mean over these {count} layers of ResNet-50: {:.1} %", mean * 100.0);
     }
-    OTHERS.iter().chain(&DEPTHWISE).filter(wanted).for_each(|layer| {
+    others().filter(wanted).for_each(|layer| {
         print(layer);
     });
 }
@@ -352,8 +455,7 @@ fn bench(c: &mut Criterion) {
         let cpu = Cpu::with_isa(isa).unwrap();
         table(cpu, &two);
         let mut group = c.benchmark_group(group_name(cpu));
-        group.sample_size(20);
-        let layers = RESNET50.iter().chain(&OTHERS).chain(&DEPTHWISE);
+        let layers = RESNET50.iter().chain(others());
         for layer in layers.flat_map(|layer| layer.by_each_algorithm(cpu)) {
             group.throughput(Throughput::Elements(layer.ops() as u64));
             group.bench_function(BenchmarkId::from_parameter(layer.name()), |b| {
@@ -365,5 +467,9 @@ fn bench(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, bench);
+criterion_group! {
+    name = benches;
+    config = tracker();
+    targets = bench
+}
 criterion_main!(benches);

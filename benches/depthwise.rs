@@ -1,9 +1,9 @@
-//! Depthwise integer convolutions on every ISA of this machine: the layers of MobileNetV2 and EfficientNet-Lite0 and
-//! those of PP-OCR, against half the peak of the ISA's dot product instruction in the same process: the peak in
-//! multiply-adds.
+//! Depthwise integer convolutions on every ISA of this machine: the layers of MobileNetV2 and EfficientNet-Lite0, those
+//! of PP-OCR and shapes of other networks, against half the peak of the ISA's dot product instruction in the same process:
+//! the peak in multiply-adds.
 //!
-//! The table printed first gives the share of the peak, what a second thread gains, and how many times as long the layer
-//! takes in f32; criterion then tracks the layers one by one.
+//! The table printed first gives the share of the peak, how fast the layer is from s8 activations, what a second thread
+//! gains, and how many times as long the layer takes in f32; criterion then tracks the layers one by one.
 #![allow(missing_docs, reason = "criterion's macros define public functions")]
 #![allow(
     clippy::unwrap_used,
@@ -16,7 +16,10 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{RESIDUAL, best_seconds, fixed_points, output, taking_turns, vector_peak_gops};
+use common::{
+    Lines, RESIDUAL, best_seconds, fixed_points, marks, output, taking_turns, tracker, uneven_pads,
+    vector_peak_gops,
+};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use requant_kernels::{
     Cpu,
@@ -26,15 +29,20 @@ use requant_kernels::{
     par::{Parallel, RayonPool, Serial},
 };
 
-/// A square kernel, "same" padding.
+/// A square kernel, "same" padding unless changed.
 #[derive(Clone, Copy)]
 struct Layer {
     image: [usize; 2],
     channels: usize,
     kernel: usize,
     strides: [usize; 2],
+    dilation: usize,
+    /// Top, left, bottom, right.
+    pads: [usize; 4],
     /// Output channels per input channel.
     multiplier: usize,
+    /// Of the activations.
+    sign: Sign,
 }
 
 const fn layer(size: usize, channels: usize, kernel: usize, stride: usize) -> Layer {
@@ -42,10 +50,20 @@ const fn layer(size: usize, channels: usize, kernel: usize, stride: usize) -> La
 }
 
 const fn rect(image: [usize; 2], channels: usize, kernel: usize, strides: [usize; 2]) -> Layer {
-    Layer { image, channels, kernel, strides, multiplier: 1 }
+    let pads = [kernel / 2; 4];
+    Layer { image, channels, kernel, strides, dilation: 1, pads, multiplier: 1, sign: Sign::U8 }
 }
 
-const LAYERS: [Layer; 34] = [
+const fn dilated(size: usize, channels: usize, kernel: usize, dilation: usize) -> Layer {
+    let pads = [kernel / 2 * dilation; 4];
+    Layer { dilation, pads, ..layer(size, channels, kernel, 1) }
+}
+
+const fn uneven(size: usize, channels: usize, kernel: usize) -> Layer {
+    Layer { pads: uneven_pads(kernel), ..layer(size, channels, kernel, 2) }
+}
+
+const LAYERS: [Layer; 42] = [
     // MobileNetV2
     layer(112, 32, 3, 1),
     layer(112, 96, 3, 2),
@@ -81,6 +99,17 @@ const LAYERS: [Layer; 34] = [
     rect([12, 160], 128, 3, [1, 2]),
     rect([12, 80], 240, 5, [1, 1]),
     rect([6, 80], 480, 5, [2, 1]),
+    // MobileNetV2 as DeepLab has it, with dilation for strides, and a 5x5 of EfficientNet-Lite0 alike
+    dilated(33, 576, 3, 2),
+    dilated(33, 960, 3, 2),
+    dilated(28, 240, 5, 2),
+    // MobileNetV2 and EfficientNet-Lite0 from TensorFlow
+    uneven(112, 96, 3),
+    uneven(14, 576, 3),
+    uneven(56, 144, 5),
+    // ConvNeXt
+    layer(56, 96, 7, 1),
+    layer(14, 384, 7, 1),
     // whole vectors, a multiplier, a kernel that the table of pointers computes
     layer(56, 128, 3, 1),
     Layer { multiplier: 2, ..layer(56, 32, 3, 1) },
@@ -101,8 +130,8 @@ impl Layer {
             out_c: self.out_c(),
             kernel: [self.kernel; 2],
             strides: self.strides,
-            dilations: [1, 1],
-            pads: [self.kernel / 2; 4],
+            dilations: [self.dilation; 2],
+            pads: self.pads,
             groups: self.channels,
         })
         .unwrap()
@@ -115,7 +144,9 @@ impl Layer {
     fn name(&self) -> String {
         let Self { image: [h, w], channels, kernel, strides: [down, right], .. } = *self;
         let stride = if down == right { down.to_string() } else { format!("{down}x{right}") };
-        format!("{kernel}x{kernel}s{stride}-{h}x{w}x{channels}-{}", self.out_c())
+        let (dilated, uneven) = marks(self.dilation, self.pads);
+        let out_c = self.out_c();
+        format!("{kernel}x{kernel}s{stride}{dilated}-{h}x{w}x{channels}-{out_c}{uneven}")
     }
 
     fn conv<'a>(&self, cpu: Cpu, par: &'a dyn Parallel) -> impl FnMut() + use<'a> {
@@ -127,20 +158,17 @@ impl Layer {
         let shape = geometry.spec().weights();
         let len = shape.out_c * self.kernel * self.kernel;
         let weights: Vec<i8> = (0..len).map(|i| ((i * 37) >> 2) as i8).collect();
-        let packed = PackedConv::pack(cpu, &weights, shape, None, Sign::U8).unwrap();
+        let packed = PackedConv::pack(cpu, &weights, shape, None, self.sign).unwrap();
         let bias = vec![0; shape.out_c];
         let conv = Conv::new(geometry, Arc::new(packed), &bias, 0, to).unwrap();
         let adds = matches!(to, Output::Quant8 { residual: Some(_), .. });
-        let (input, output) = (geometry.input_len(), geometry.output_len());
-        // Aligned, as activations are in a model's arena.
-        let (mut x, mut y) = (vec![0; input + 64], vec![0; output + 64]);
-        let (x_start, y_start) = (x.as_ptr().align_offset(64), y.as_ptr().align_offset(64));
-        x.iter_mut().enumerate().for_each(|(i, x)| *x = ((i * 91) >> 3) as u8);
+        let x = Lines::of(geometry.input_len(), |i| ((i * 91) >> 3) as u8);
+        let mut y = Lines::new(geometry.output_len());
         let mut scratch = vec![0; conv.scratch_bytes(par.threads())];
-        let other = adds.then(|| vec![7; output]);
+        let other = adds.then(|| vec![7; y.len()]);
         move || {
-            let (x, y) = (&x[x_start..][..input], &mut y[y_start..][..output]);
-            conv.run(par, x, other.as_deref(), OutSlice::Quant8(y), &mut scratch).unwrap()
+            let y = OutSlice::Quant8(&mut y);
+            conv.run(par, &x, other.as_deref(), y, &mut scratch).unwrap()
         }
     }
 
@@ -166,9 +194,13 @@ fn table(cpu: Cpu, two: &dyn Parallel) {
         let rate = layer.macs() as f64 / seconds / 1e9;
         let (name, us, share) = (layer.name(), seconds * 1e6, rate / peak * 100.0);
         let scaling = seconds / on_two;
+        let s8 = Layer { sign: Sign::S8, ..*layer };
+        let [of_u8, of_s8] =
+            taking_turns([&mut layer.conv(cpu, &Serial), &mut s8.conv(cpu, &Serial)]);
+        let s8 = of_u8 / of_s8;
         let float = best_seconds(layer.conv_f32(cpu)) / seconds;
         println!(
-            "  {name:<24} {us:>9.1} us  {rate:>7.1} GMAC/s  {share:>4.0} %   2 threads {scaling:.2}x   f32 {float:.1}x"
+            "  {name:<27} {us:>9.1} us  {rate:>7.1} GMAC/s  {share:>4.0} %   s8 {s8:.2}x   2 threads {scaling:.2}x   f32 {float:.1}x"
         );
     }
 }
@@ -214,7 +246,6 @@ fn bench(c: &mut Criterion) {
             epilogues(cpu);
         }
         let mut group = c.benchmark_group(group_name(cpu));
-        group.sample_size(20);
         for layer in &LAYERS {
             group.throughput(Throughput::Elements(layer.macs() as u64));
             let mut run = layer.conv(cpu, &Serial);
@@ -224,5 +255,9 @@ fn bench(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, bench);
+criterion_group! {
+    name = benches;
+    config = tracker();
+    targets = bench
+}
 criterion_main!(benches);

@@ -9,13 +9,19 @@
     reason = "a benchmark reports to its caller by panicking and printing"
 )]
 
+#[path = "common/mod.rs"]
+mod common;
+
 use std::hint::black_box;
-use std::ops::{Deref, DerefMut};
 use std::time::Instant;
 
+use common::{Lines, tracker};
 use criterion::{Criterion, Throughput};
+use requant_kernels::Cpu;
 use requant_kernels::broadcast::Broadcast;
-use requant_kernels::elementwise::{Extremum, QAdd, QExtremum, QMul, qadd_constants};
+use requant_kernels::elementwise::{
+    Extremum, QAdd, QAddConstants, QExtremum, QMul, qadd_constants, qsub_constants,
+};
 use requant_kernels::float::{
     Binary, BinaryOp, LayerNorm, Reduce, ReduceOp, Unary, f16_to_f32, f32_to_f16,
 };
@@ -33,7 +39,6 @@ use requant_kernels::resize::{
 };
 use requant_kernels::sign::{Sign, flip};
 use requant_kernels::softmax::{Softmax, Softmax8};
-use requant_kernels::{Cpu, Isa};
 
 /// Bytes read and written per run: within L2, within L3, and beyond the last cache of most machines.
 const SIZES: [usize; 3] = [256 << 10, 4 << 20, 64 << 20];
@@ -62,47 +67,20 @@ impl List<'_> {
     }
 }
 
-/// Elements that start at a cache line, as they do in an executor's arena.
-struct Aligned<T> {
-    memory: Vec<T>,
-    start: usize,
-    len: usize,
+fn codes(n: usize) -> Lines<u8> {
+    Lines::of(n, |i| ((i * 37) >> 3) as u8)
 }
 
-impl<T: Copy + Default> Aligned<T> {
-    fn new(n: usize, f: impl Fn(usize) -> T) -> Self {
-        let mut memory = vec![T::default(); n + 64];
-        let start = memory.as_ptr().align_offset(64);
-        memory[start..][..n].iter_mut().enumerate().for_each(|(i, v)| *v = f(i));
-        Self { memory, start, len: n }
-    }
+fn values(n: usize) -> Lines<f32> {
+    Lines::of(n, |i| (i % 4096) as f32 * 1e-3 - 2.0)
 }
 
-impl<T> Deref for Aligned<T> {
-    type Target = [T];
-
-    fn deref(&self) -> &[T] {
-        &self.memory[self.start..][..self.len]
-    }
+fn zeros<T: Copy + Default>(n: usize) -> Lines<T> {
+    Lines::new(n)
 }
 
-impl<T> DerefMut for Aligned<T> {
-    fn deref_mut(&mut self) -> &mut [T] {
-        &mut self.memory[self.start..][..self.len]
-    }
-}
-
-fn codes(n: usize) -> Aligned<u8> {
-    Aligned::new(n, |i| ((i * 37) >> 3) as u8)
-}
-
-fn values(n: usize) -> Aligned<f32> {
-    Aligned::new(n, |i| (i % 4096) as f32 * 1e-3 - 2.0)
-}
-
-fn zeros<T: Copy + Default>(n: usize) -> Aligned<T> {
-    Aligned::new(n, |_| T::default())
-}
+/// Of a sum or a difference, from scales and zero points.
+type Constants = fn(f32, i32, f32, i32, f32, i32) -> QAddConstants;
 
 /// Kernels that stream through `bytes` in all.
 fn streams(list: &mut List<'_>, cpu: Cpu, bytes: usize) {
@@ -125,20 +103,30 @@ fn streams(list: &mut List<'_>, cpu: Cpu, bytes: usize) {
     list.add("rescale-s16-u8", 3 * n, || {
         let from = Dequantize::per_tensor(cpu, 0.0002, 0).unwrap();
         let rescale = Rescale::new(from, Quantize::new(cpu, 0.02, 7, Sign::U8).unwrap()).unwrap();
-        let (x, mut y) = (Aligned::new(n, |i| (i * 7) as i16), zeros(n));
+        let (x, mut y) = (Lines::of(n, |i| (i * 7) as i16), zeros(n));
         move || rescale.run(&Serial, Codes::S16(&x), CodesMut::Bits8(&mut y)).unwrap()
     });
-    list.add("max-U8", 3 * n, || {
-        let max = QExtremum::new(cpu, Extremum::Max, Sign::U8, None);
-        let (shapes, a, b, mut y) = (Broadcast::elementwise(n), codes(n), codes(n), zeros(n));
-        move || max.run(&Serial, &shapes, &a, &b, &mut y).unwrap()
-    });
+    for (name, which, sign) in [
+        ("max-U8", Extremum::Max, Sign::U8),
+        ("min-U8", Extremum::Min, Sign::U8),
+        ("min-S8", Extremum::Min, Sign::S8),
+    ] {
+        list.add(name, 3 * n, || {
+            let extremum = QExtremum::new(cpu, which, sign, None);
+            let (shapes, a, b, mut y) = (Broadcast::elementwise(n), codes(n), codes(n), zeros(n));
+            move || extremum.run(&Serial, &shapes, &a, &b, &mut y).unwrap()
+        });
+    }
     for sign in [Sign::U8, Sign::S8] {
         let bounds = (sign.min(), sign.max());
         // Of the second scales many sums are halfway between codes.
-        for (ties, [sa, sb, sy]) in [("", [0.0213, 0.0187, 0.0305]), ("-ties", [0.1, 0.12, 0.2])] {
-            list.add(&format!("qadd-{sign:?}{ties}"), 3 * n, || {
-                let k = qadd_constants(sa, 3, sb, 7, sy, 5);
+        for (name, constants, [sa, sb, sy]) in [
+            (format!("qadd-{sign:?}"), qadd_constants as Constants, [0.0213, 0.0187, 0.0305]),
+            (format!("qadd-{sign:?}-ties"), qadd_constants, [0.1, 0.12, 0.2]),
+            (format!("qsub-{sign:?}"), qsub_constants, [0.0213, 0.0187, 0.0305]),
+        ] {
+            list.add(&name, 3 * n, || {
+                let k = constants(sa, 3, sb, 7, sy, 5);
                 let add = QAdd::new(cpu, sign, k, bounds).unwrap();
                 let (shapes, a, b) = (Broadcast::elementwise(n), codes(n), codes(n));
                 let mut y = zeros(n);
@@ -177,7 +165,7 @@ fn streams(list: &mut List<'_>, cpu: Cpu, bytes: usize) {
         let (d, x, mut y) = (Dequantize::per_tensor(cpu, 0.01, -3).unwrap(), codes(n), zeros(n));
         move || d.run(&Serial, Codes::S8(&x), &mut y).unwrap()
     });
-    let accumulators = |n: usize| Aligned::new(n, |i| i as i32 % 70_000 - 20_000);
+    let accumulators = |n: usize| Lines::of(n, |i| i as i32 % 70_000 - 20_000);
     list.add("requantize-s32", 5 * n, || {
         let r = Requantize::new(cpu, vec![0.001], 100, Sign::U8, (0, 255)).unwrap();
         let (acc, mut y) = (accumulators(n), zeros(n));
@@ -195,6 +183,12 @@ fn streams(list: &mut List<'_>, cpu: Cpu, bytes: usize) {
         move || d.run(&Serial, Codes::U8(&x), &mut y).unwrap()
     });
     let n = bytes / 6;
+    list.add("rescale-s32-s16", 6 * n, || {
+        let from = Dequantize::per_tensor(cpu, 0.001, 0).unwrap();
+        let rescale = Rescale::new(from, Quantize::new_s16(cpu, 1.0, 0).unwrap()).unwrap();
+        let (acc, mut y) = (accumulators(n), zeros(n));
+        move || rescale.run(&Serial, Codes::S32(&acc), CodesMut::S16(&mut y)).unwrap()
+    });
     list.add("quantize-s16", 6 * n, || {
         let (q, x, mut y) = (Quantize::new_s16(cpu, 1e-4, 0).unwrap(), values(n), zeros(n));
         move || q.run_s16(&Serial, &x, &mut y).unwrap()
@@ -208,10 +202,14 @@ fn streams(list: &mut List<'_>, cpu: Cpu, bytes: usize) {
         move || f32_to_f16(&Serial, &x, &mut y).unwrap()
     });
     let n = bytes / 8;
-    list.add("relu-f32", 8 * n, || {
-        let (x, mut y) = (values(n), zeros(n));
-        move || Unary::Relu.run(cpu, &Serial, &x, &mut y).unwrap()
-    });
+    // From one comparison to the longest polynomial.
+    for op in [Unary::Relu, Unary::HardSwish, Unary::Exp, Unary::Sigmoid, Unary::Tanh, Unary::Gelu]
+    {
+        list.add(&format!("{op:?}-f32").to_lowercase(), 8 * n, || {
+            let (x, mut y) = (values(n), zeros(n));
+            move || op.run(cpu, &Serial, &x, &mut y).unwrap()
+        });
+    }
     for axis in [128, 1000, 6625] {
         let rows = n / axis * axis;
         list.add(&format!("softmax-f32-{axis}"), 8 * rows, || {
@@ -485,7 +483,7 @@ fn elementwise(c: &mut Criterion) {
     if has("--table") {
         return;
     }
-    for isa in [Isa::Scalar, Cpu::detect().isa()] {
+    for isa in Cpu::available() {
         let mut list = List { wanted: &wanted, kernels: Vec::new() };
         let cpu = Cpu::with_isa(isa).unwrap();
         streams(&mut list, cpu, TRACKED);
@@ -499,7 +497,7 @@ fn elementwise(c: &mut Criterion) {
 }
 
 fn main() {
-    let mut criterion = Criterion::default().sample_size(20);
+    let mut criterion = tracker();
     if !std::env::args().any(|a| a == "--table") {
         criterion = criterion.configure_from_args();
     }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use common::{
     Lines, RESIDUAL, best_seconds, chosen, fixed_points, output, peak_loop, reading, taking_turns,
+    tracker,
 };
 use criterion::{BenchmarkId, Criterion, Throughput};
 use requant_kernels::{
@@ -28,7 +29,7 @@ use requant_kernels::{
 
 /// (M, N, K): transformers, ResNet-50, single rows, deep products of few results, MiniLM, the text classes of PP-OCR,
 /// and the 1×1 convolutions of EfficientNet-Lite0 and MobileNetV2.
-const SHAPES: [(usize, usize, usize); 30] = [
+const SHAPES: [(usize, usize, usize); 31] = [
     (16, 1024, 1024),
     (32, 1024, 1024),
     (128, 768, 768),
@@ -44,6 +45,7 @@ const SHAPES: [(usize, usize, usize); 30] = [
     (8, 64, 9216),
     (12, 64, 4608),
     (1, 1000, 1280),
+    (1, 1000, 2048),
     (128, 384, 384),
     (128, 1536, 384),
     (128, 384, 1536),
@@ -203,7 +205,6 @@ fn bench(c: &mut Criterion, track: bool) {
             continue;
         }
         let mut group = c.benchmark_group(format!("kernel/gemm-u8s8-{isa}"));
-        group.sample_size(20);
         for (m, n, k) in SHAPES {
             group.throughput(Throughput::Elements(2 * (m * n * k) as u64));
             let rows = rows((m, n, k));
@@ -218,7 +219,7 @@ fn bench(c: &mut Criterion, track: bool) {
 
 fn main() {
     let track = !std::env::args().any(|a| a == "--table");
-    let mut criterion = Criterion::default();
+    let mut criterion = tracker();
     if track {
         criterion = criterion.configure_from_args();
     }

@@ -15,7 +15,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{best_seconds, chosen, output, peak_gops};
+use common::{best_seconds, chosen, output, peak_gops, tracker};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use requant_kernels::{
     Cpu, Isa,
@@ -59,6 +59,8 @@ const WEIGHT_ONLY: [Shape; 9] = [
     (32, 4096, 4096),
     (128, 1024, 1024),
 ];
+
+const WEIGHT_TYPES: [WeightType; 3] = [WeightType::S8, WeightType::S4, WeightType::U4];
 
 /// Rows up to which a weight-only product is judged by bandwidth.
 const THIN: usize = 4;
@@ -198,7 +200,7 @@ fn tables(cpu: Cpu) {
         println!("{}  {rate:>6.1} GFLOP/s {:>3.0} %", line(shape), rate / peak * 100.0);
     }
     println!("weight-only in blocks of 32, {isa}: peak of one core {peak:.0} GFLOP/s");
-    for weight_type in [WeightType::S8, WeightType::S4, WeightType::U4] {
+    for weight_type in WEIGHT_TYPES {
         for shape in WEIGHT_ONLY.into_iter().filter(|&shape| !left_out(cpu, shape)) {
             let (bytes, mut run) = weight_only(cpu, weight_type, shape);
             let seconds = best_seconds(&mut run);
@@ -229,22 +231,37 @@ fn bench(c: &mut Criterion) {
         }
         let mut group = c.benchmark_group(format!("kernel/gemm-forms-{isa}"));
         group.sample_size(10);
-        let shape @ (m, n, k) = (16, 1024, 1024);
-        group.throughput(Throughput::Elements(ops(shape) as u64));
-        let mut bench = |form: &str, run: &mut dyn FnMut()| {
+        let mut bench = |form: &str, times: usize, shape: Shape, run: &mut dyn FnMut()| {
+            let (m, n, k) = shape;
+            group.throughput(Throughput::Elements((times as f64 * ops(shape)) as u64));
             group.bench_function(BenchmarkId::new(form, format!("{m}x{n}x{k}")), |b| {
                 b.iter(&mut *run)
             });
         };
-        bench("hybrid", &mut hybrid(cpu, DynamicQuantization::SymmetricPerRow, shape));
-        bench("int16", &mut int16(cpu, &Requantize16::HalfEven(vec![1e-5]), shape));
-        bench("weight-only-s8", &mut weight_only(cpu, WeightType::S8, shape).1);
-        bench("weight-only-s4", &mut weight_only(cpu, WeightType::S4, shape).1);
+        let shape = (16, 1024, 1024);
+        let [symmetric, asymmetric] =
+            [DynamicQuantization::SymmetricPerRow, DynamicQuantization::AsymmetricPerRow];
+        bench("hybrid", 1, shape, &mut hybrid(cpu, symmetric, shape));
+        bench("hybrid-asymmetric", 1, shape, &mut hybrid(cpu, asymmetric, shape));
+        bench("int16", 1, shape, &mut int16(cpu, &Requantize16::HalfEven(vec![1e-5]), shape));
+        bench("f32", 1, shape, &mut float(cpu, shape));
+        for weight_type in WEIGHT_TYPES {
+            let form = format!("weight-only-{weight_type:?}").to_lowercase();
+            bench(&form, 1, shape, &mut weight_only(cpu, weight_type, shape).1);
+        }
+        // Queries by keys, and probabilities by values.
+        for ((batch, shape), transposed) in BATCHED.into_iter().zip([true, false]) {
+            bench("batched", batch, shape, &mut batched(cpu, batch, transposed, shape));
+        }
         group.finish();
     }
 }
 
-criterion_group!(benches, bench);
+criterion_group! {
+    name = benches;
+    config = tracker();
+    targets = bench
+}
 criterion_main!(benches);
 
 /// What a core can do at most, measured.

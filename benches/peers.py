@@ -3,10 +3,11 @@
 Usage: peers.py [--requant PATH] [--nchw] [--seconds S] [KIND ...]      needs numpy, onnx, onnxruntime, openvino
 
 Every problem is one ONNX file that all three read: an operator between DequantizeLinear and QuantizeLinear, which each
-fuses as it can. Images are NHWC, turned to the operator's NCHW and back by Transpose nodes that all three may cancel;
-with --nchw they are NCHW. A time is the least of one whole run with inputs in place: `requant bench`, a session with
-bound inputs and outputs, an inference request with set tensors. "kernel" is what the peer's own profile says of all its
-nodes but layout changes, in whole microseconds. KIND selects kinds of operator by name.
+fuses as it can, or, for some s8 products, one that is quantized itself. Images are NHWC, turned to the operator's NCHW
+and back by Transpose nodes that all three may cancel; with --nchw they are NCHW. A time is the least of one whole run
+with inputs in place: `requant bench`, a session with bound inputs and outputs, an inference request with set tensors.
+"kernel" is what the peer's own profile says of all its nodes but layout changes, in whole microseconds. KIND selects
+kinds of operator by name.
 """
 import argparse
 import json
@@ -48,8 +49,8 @@ class Graph:
         self.nodes.append(h.make_node(op, inputs, [out], **attributes))
         return out
 
-    def scale(self, scale, zero):
-        return [self.constant(scale, np.float32), self.constant(zero, np.uint8)]
+    def scale(self, scale, zero, dtype):
+        return [self.constant(scale, np.float32), self.constant(zero, dtype)]
 
     def feed(self, array):
         name = self.name()
@@ -64,14 +65,14 @@ class Graph:
         x = self.feed(rng.integers(0, 256, stored, dtype=np.uint8))
         return x if self.nchw else self.node('Transpose', [x], perm=[0, 3, 1, 2])
 
-    def codes(self, *shape):
-        return self.feed(rng.integers(0, 256, shape, dtype=np.uint8))
+    def codes(self, *shape, dtype=np.uint8):
+        return self.feed(rng.integers(0, 256, shape, dtype=np.uint8).view(dtype))
 
-    def real(self, x, scale=0.02, zero=3):
-        return self.node('DequantizeLinear', [x, *self.scale(scale, zero)])
+    def real(self, x, scale=0.02, zero=3, dtype=np.uint8):
+        return self.node('DequantizeLinear', [x, *self.scale(scale, zero, dtype)])
 
-    def code(self, x, scale=0.05, zero=5):
-        return self.node('QuantizeLinear', [x, *self.scale(scale, zero)])
+    def code(self, x, scale=0.05, zero=5, dtype=np.uint8):
+        return self.node('QuantizeLinear', [x, *self.scale(scale, zero, dtype)])
 
     def weights(self, shape, axis):
         w = self.constant(rng.integers(-127, 128, shape, dtype=np.int8))
@@ -96,14 +97,38 @@ def gemm(g, m, n, k):
     return g.model(g.code(y, 3.1), [m, n])
 
 
-def conv(g, height, width, c, out_c, kernel, stride=1, pads=None, groups=1):
-    kh, kw = kernel
-    top, left = (kh // 2, kw // 2) if pads is None else pads
-    oh, ow = (height + 2 * top - kh) // stride + 1, (width + 2 * left - kw) // stride + 1
-    x, w = g.real(g.image(1, c, height, width)), g.weights((out_c, c // groups, kh, kw), 0)
+def gemm_s8(g, op, m, n, k):
+    """Of s8 activations. ONNX Runtime multiplies those of MatMul in f32 and has integers for QLinearMatMul alone."""
+    a = g.codes(m, k, dtype=np.int8)
+    if op == 'MatMul':
+        y = g.code(g.node(op, [g.real(a, dtype=np.int8), g.weights((k, n), 1)]), 3.1, dtype=np.int8)
+    else:
+        b = g.constant(rng.integers(-127, 128, (k, n), dtype=np.int8))
+        of_a, of_b, of_y = (g.scale(scale, zero, np.int8) for scale, zero in ((0.02, 3), (0.01, 0), (3.1, 5)))
+        y = g.node(op, [a, *of_a, b, *of_b, *of_y])
+    return g.model(y, [m, n], T.INT8)
+
+
+def batched(g, batch, m, n, k):
+    """Products of two activations, as attention has them."""
+    y = g.node('MatMul', [g.real(g.codes(batch, m, k)), g.real(g.codes(batch, k, n), 0.03, 128)])
+    return g.model(g.code(y, 3.1), [batch, m, n])
+
+
+def conv(g, height, width, c, out_c, kernel, stride=1, pads=None, groups=1, dilation=1):
+    reach = [dilation * (size - 1) for size in kernel]
+    top, left = [size // 2 for size in reach] if pads is None else pads
+    oh, ow = (height + 2 * top - reach[0] - 1) // stride + 1, (width + 2 * left - reach[1] - 1) // stride + 1
+    x, w = g.real(g.image(1, c, height, width)), g.weights((out_c, c // groups, *kernel), 0)
     y = g.node('Conv', [x, w, g.bias(out_c)], kernel_shape=kernel, strides=[stride] * 2, group=groups,
-               pads=[top, left, top, left])
+               dilations=[dilation] * 2, pads=[top, left, top, left])
     return g.model(g.code(y, 0.9), [1, out_c, oh, ow], image=True)
+
+
+def concat(g, size, *channels):
+    parts = [g.real(g.image(1, c, size, size)) for c in channels]
+    y = g.code(g.node('Concat', parts, axis=1), 0.02, 3)
+    return g.model(y, [1, sum(channels), size, size], image=True)
 
 
 def binary(op):
@@ -161,15 +186,16 @@ def one(size, c, out_c, stride=1):
     return label, (size, size, c, out_c, [1, 1], stride)
 
 
-def dense(size, c, out_c, kernel, stride=1, pads=None):
+def dense(size, c, out_c, kernel, stride=1, pads=None, groups=1, dilation=1):
     kh, kw = kernel
-    label = f'{kh}×{kw} {size}×{size}×{c} → {out_c}' + (f' s{stride}' if stride > 1 else '')
-    return label, (size, size, c, out_c, list(kernel), stride, pads)
+    changes = ((stride, 's'), (groups, 'groups '), (dilation, 'dilation '))
+    label = f'{kh}×{kw} {size}×{size}×{c} → {out_c}' + ''.join(f' {name}{n}' for n, name in changes if n > 1)
+    return label, (size, size, c, out_c, list(kernel), stride, pads, groups, dilation)
 
 
-def depthwise(size, c, kernel, stride):
-    return (f'{kernel}×{kernel} s{stride} {size}×{size}×{c}',
-            (size, size, c, c, [kernel, kernel], stride, None, c))
+def depthwise(size, c, kernel, stride, dilation=1):
+    label = f'{kernel}×{kernel} s{stride} {size}×{size}×{c}' + (f' dilation {dilation}' if dilation > 1 else '')
+    return label, (size, size, c, c, [kernel, kernel], stride, None, c, dilation)
 
 
 def shaped(*shapes):
@@ -181,17 +207,27 @@ KINDS = [
     ('gemm', gemm, shaped((1, 1000, 1280), (1, 1024, 1024), (16, 1024, 1024), (128, 384, 384), (128, 1536, 384),
                           (128, 384, 1536), (128, 768, 768), (384, 3072, 768), (784, 128, 128), (3136, 64, 576),
                           (192, 512, 4608), (196, 512, 4608), (32, 1024, 1024), (1024, 1024, 1024), (2048, 2048, 2048))),
+    ('gemv', gemm, shaped((1, 4096, 4096), (1, 1000, 2048))),
+    ('gemm-s8', gemm_s8, [(f'{label} {op}', (op, *shape)) for op in ('MatMul', 'QLinearMatMul') for label, shape in
+                          shaped((128, 768, 768), (384, 3072, 768), (1024, 1024, 1024))]),
+    # Heads of MiniLM's attention, queries by keys and probabilities by values, and of a BERT.
+    ('batched', batched, shaped((12, 128, 128, 32), (12, 128, 32, 128), (12, 384, 384, 64))),
     ('conv1x1', conv, [one(112, 32, 16), one(56, 24, 144), one(28, 192, 32), one(14, 576, 96), one(7, 960, 320),
                        one(56, 64, 256), one(14, 1024, 256), one(56, 256, 512, 2), one(40, 96, 96)]),
     ('conv', conv, [dense(56, 64, 64, (3, 3)), dense(28, 128, 128, (3, 3)), dense(14, 256, 256, (3, 3)),
                     dense(7, 512, 512, (3, 3)), dense(56, 128, 128, (3, 3), 2), dense(17, 128, 128, (1, 7)),
                     dense(17, 192, 192, (7, 1)), dense(35, 48, 64, (5, 5)), dense(160, 96, 24, (3, 3))]),
+    ('grouped', conv, [dense(56, 128, 128, (3, 3), groups=32), dense(14, 512, 512, (3, 3), groups=32)]),
+    # ResNet and MobileNetV2 as DeepLab has them, with dilation for strides.
+    ('dilated', conv, [dense(28, 256, 256, (3, 3), dilation=2), dense(33, 256, 256, (3, 3), dilation=6),
+                       depthwise(33, 576, 3, 1, 2), depthwise(33, 960, 3, 1, 2)]),
     ('first', conv, [dense(224, 3, 32, (3, 3), 2), dense(299, 3, 32, (3, 3), 2, (0, 0)), dense(224, 3, 64, (7, 7), 2)]),
-    ('depthwise', conv, [depthwise(112, 32, 3, 1), depthwise(112, 96, 3, 2), depthwise(56, 144, 3, 1),
-                         depthwise(56, 144, 3, 2), depthwise(28, 192, 3, 1), depthwise(28, 192, 3, 2),
-                         depthwise(14, 384, 3, 1), depthwise(14, 576, 3, 1), depthwise(14, 576, 3, 2),
-                         depthwise(7, 960, 3, 1), depthwise(56, 144, 5, 2), depthwise(28, 240, 5, 1),
-                         depthwise(14, 672, 5, 1), depthwise(7, 1152, 5, 1)]),
+    ('depthwise', conv, [depthwise(112, 32, 3, 1), depthwise(112, 96, 3, 2), depthwise(56, 128, 3, 1),
+                         depthwise(56, 144, 3, 1), depthwise(56, 144, 3, 2), depthwise(28, 192, 3, 1),
+                         depthwise(28, 192, 3, 2), depthwise(14, 384, 3, 1), depthwise(14, 576, 3, 1),
+                         depthwise(14, 576, 3, 2), depthwise(7, 960, 3, 1), depthwise(56, 144, 5, 2),
+                         depthwise(28, 240, 5, 1), depthwise(14, 672, 5, 1), depthwise(7, 1152, 5, 1)]),
+    ('concat', concat, [('56×56 of 64 + 64', (56, 64, 64)), ('28×28 of 256 + 256', (28, 256, 256))]),
     ('add', binary('Add'), shaped((1, 24, 56, 56), (1, 96, 14, 14), (1, 256, 56, 56))),
     ('mul', binary('Mul'), shaped((1, 24, 56, 56), (1, 256, 56, 56))),
     ('quantize', quantize, shaped((1, 3, 224, 224), (128, 384), (1, 256, 56, 56))),

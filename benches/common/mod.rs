@@ -4,13 +4,20 @@
 use std::{
     hint::black_box,
     ops::{Deref, DerefMut},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
+use criterion::Criterion;
 use requant_kernels::{
     Cpu, Isa,
     epilogue::{FixedPoint, Output, Requantize, Residual, Sign},
 };
+
+/// Criterion that takes some two seconds for each of the hundreds of cases there are, not eight.
+pub(crate) fn tracker() -> Criterion {
+    let criterion = Criterion::default().sample_size(20);
+    criterion.warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1))
+}
 
 /// The least time of one run, over runs of some 100 ms.
 pub(crate) fn best_seconds(mut run: impl FnMut()) -> f64 {
@@ -54,40 +61,52 @@ fn seconds(run: &mut dyn FnMut()) -> f64 {
     begin.elapsed().as_secs_f64()
 }
 
-/// Bytes that begin at a cache line, as those in a model's arena do.
-pub(crate) struct Lines {
-    memory: Vec<u8>,
+/// Values that begin at a cache line, as those in a model's arena do.
+pub(crate) struct Lines<T = u8> {
+    memory: Vec<T>,
     start: usize,
     len: usize,
 }
 
-impl Lines {
+impl<T: Copy + Default> Lines<T> {
     pub(crate) fn new(len: usize) -> Self {
-        let memory = vec![0; len + 64];
+        let memory = vec![T::default(); len + 64];
         let start = memory.as_ptr().align_offset(64);
         Self { memory, start, len }
     }
 
     /// As many numbers.
-    pub(crate) fn of(len: usize, value: impl Fn(usize) -> u8) -> Self {
+    pub(crate) fn of(len: usize, value: impl Fn(usize) -> T) -> Self {
         let mut lines = Self::new(len);
-        lines.iter_mut().enumerate().for_each(|(i, byte)| *byte = value(i));
+        lines.iter_mut().enumerate().for_each(|(i, v)| *v = value(i));
         lines
     }
 }
 
-impl Deref for Lines {
-    type Target = [u8];
+impl<T> Deref for Lines<T> {
+    type Target = [T];
 
-    fn deref(&self) -> &[u8] {
+    fn deref(&self) -> &[T] {
         &self.memory[self.start..][..self.len]
     }
 }
 
-impl DerefMut for Lines {
-    fn deref_mut(&mut self) -> &mut [u8] {
+impl<T> DerefMut for Lines<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
         &mut self.memory[self.start..][..self.len]
     }
+}
+
+/// TensorFlow's "same" padding of an even image at stride 2, top, left, bottom and right: more behind it than before.
+pub(crate) const fn uneven_pads(kernel: usize) -> [usize; 4] {
+    let (before, behind) = ((kernel - 2) / 2, (kernel - 1) / 2);
+    [before, before, behind, behind]
+}
+
+/// What a layer's name says of its dilation, and of padding that is not the same on both sides.
+pub(crate) fn marks(dilation: usize, pads: [usize; 4]) -> (String, &'static str) {
+    let dilated = if dilation > 1 { format!("d{dilation}") } else { String::new() };
+    (dilated, if pads[..2] == pads[2..] { "" } else { "-uneven" })
 }
 
 /// Requantization to u8, with a multiplier per column.
