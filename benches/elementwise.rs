@@ -91,7 +91,7 @@ fn streams(list: &mut List<'_>, cpu: Cpu, bytes: usize) {
     });
     list.add("sign-flip", 2 * n, || {
         let (x, mut y) = (codes(n), zeros(n));
-        move || flip(black_box(&x), black_box(&mut y))
+        move || flip(cpu, black_box(&x), black_box(&mut y))
     });
     list.add("requantize-s8-u8", 2 * n, || {
         let to = Quantize::new(cpu, 0.02, 7, Sign::U8).unwrap();
@@ -195,11 +195,11 @@ fn streams(list: &mut List<'_>, cpu: Cpu, bytes: usize) {
     });
     list.add("f16-to-f32", 6 * n, || {
         let (x, mut y) = (zeros(n), zeros(n));
-        move || f16_to_f32(&Serial, &x, &mut y).unwrap()
+        move || f16_to_f32(cpu, &Serial, &x, &mut y).unwrap()
     });
     list.add("f32-to-f16", 6 * n, || {
         let (x, mut y) = (values(n), zeros(n));
-        move || f32_to_f16(&Serial, &x, &mut y).unwrap()
+        move || f32_to_f16(cpu, &Serial, &x, &mut y).unwrap()
     });
     let n = bytes / 8;
     // From one comparison to the longest polynomial.
@@ -266,17 +266,17 @@ fn streams(list: &mut List<'_>, cpu: Cpu, bytes: usize) {
     }
     // NCHW to NHWC and back, 64 channels.
     for element in [1, 4] {
-        transposes(list, bytes / (2 * 64 * element), 64, element);
+        transposes(list, cpu, bytes / (2 * 64 * element), 64, element);
     }
 }
 
 /// NCHW to NHWC and back.
-fn transposes(list: &mut List<'_>, pixels: usize, channels: usize, element: usize) {
+fn transposes(list: &mut List<'_>, cpu: Cpu, pixels: usize, channels: usize, element: usize) {
     for (name, dims) in [("nhwc", [channels, pixels]), ("nchw", [pixels, channels])] {
         let name = format!("to-{name}-{pixels}x{channels}-{}", 8 * element);
         let bytes = channels * pixels * element;
         list.add(&name, 2 * bytes, || {
-            let copy = StridedCopy::transpose(&dims, &[1, 0], element).unwrap();
+            let copy = StridedCopy::transpose(cpu, &dims, &[1, 0], element).unwrap();
             let (x, mut y) = (codes(bytes), zeros(bytes));
             move || copy.run(&Serial, &x, &mut y).unwrap()
         });
@@ -333,28 +333,28 @@ fn layers(list: &mut List<'_>, cpu: Cpu) {
     for (pixels, channels) in
         [(224 * 224, 3), (112 * 112, 32), (56 * 56, 24), (56 * 56, 64), (28 * 28, 512), (49, 2048)]
     {
-        transposes(list, pixels, channels, 1);
-        transposes(list, pixels, channels, 4);
+        transposes(list, cpu, pixels, channels, 1);
+        transposes(list, cpu, pixels, channels, 4);
     }
     list.add("concat-56x56-2x64", 2 * 2 * 56 * 56 * 64, || {
-        let concat = Concat::new(56 * 56, vec![64; 2]).unwrap();
+        let concat = Concat::new(cpu, 56 * 56, vec![64; 2]).unwrap();
         let (a, b) = (codes(56 * 56 * 64), codes(56 * 56 * 64));
         let mut y = zeros(2 * a.len());
         move || concat.run(&Serial, &[&a, &b], &mut y).unwrap()
     });
     list.add("slice-56x56-64-of-128", 2 * 56 * 56 * 64, || {
         let slice =
-            StridedCopy::slice(&[56 * 56, 128], &[0, 64], &[56 * 56, 64], &[1, 1], 1).unwrap();
+            StridedCopy::slice(cpu, &[56 * 56, 128], &[0, 64], &[56 * 56, 64], &[1, 1], 1).unwrap();
         let (x, mut y) = (codes(56 * 56 * 128), zeros(56 * 56 * 64));
         move || slice.run(&Serial, &x, &mut y).unwrap()
     });
     list.add("expand-56x56x64-to-8", 9 * 56 * 56 * 64, || {
-        let copy = StridedCopy::expand(&[1, 56 * 56, 64], &[8, 56 * 56, 64], 1).unwrap();
+        let copy = StridedCopy::expand(cpu, &[1, 56 * 56, 64], &[8, 56 * 56, 64], 1).unwrap();
         let (x, mut y) = (codes(56 * 56 * 64), zeros(copy.out_bytes()));
         move || copy.run(&Serial, &x, &mut y).unwrap()
     });
     list.add("tile-2x2-56x56x64", 5 * 56 * 56 * 64, || {
-        let copy = StridedCopy::tile(&[56, 56, 64], &[2, 2, 1], 1).unwrap();
+        let copy = StridedCopy::tile(cpu, &[56, 56, 64], &[2, 2, 1], 1).unwrap();
         let (x, mut y) = (codes(56 * 56 * 64), zeros(copy.out_bytes()));
         move || copy.run(&Serial, &x, &mut y).unwrap()
     });

@@ -136,7 +136,7 @@ fn rows(cpu: Cpu, n: usize, flush: Flush) {
     from.run(&Serial, Codes::S16(words(&mut short)), words(&mut g)).unwrap();
     from.run(&Serial, Codes::S32(words(&mut f)), words(&mut g)).unwrap();
     let to = Quantize::new(cpu, 0.2, 4, Sign::S8).unwrap();
-    let rescale = Rescale::new(from.clone(), to.clone()).unwrap();
+    let rescale = Rescale::new(from.clone(), to).unwrap();
     rescale.run(&Serial, Codes::U8(&a), CodesMut::Bits8(&mut y)).unwrap();
     let rescale = Rescale::new(from, to_s16).unwrap();
     rescale.run(&Serial, Codes::U8(&a), CodesMut::S16(words(&mut short))).unwrap();
