@@ -103,7 +103,7 @@ impl Columns for Neon {
 }
 
 weight_only_tiles!(
-    S8, #[target_feature(enable = "neon")] Neon, false, [6 x [1], 4 x [1], 3 x [1], 2 x [1], 1 x [2 1]]
+    S8, #[target_feature(enable = "neon")] Neon, false, [6 x [1], 4 x [1], 3 x [1], 2 x [1], 1 x [1]]
 );
 weight_only_tiles!(
     S4, #[target_feature(enable = "neon")] Neon, true, [4 x [1], 3 x [1], 2 x [1], 1 x [1]]
