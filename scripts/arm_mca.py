@@ -22,8 +22,12 @@ KERNELS = {
     "gemm::arm_neon": ("smull|smlal", 8, ["cortex-a55", "cortex-a76", "cortex-a72", "cortex-a53"]),
     # 16 multiplications of Winograd are worth 36.
     "conv::winograd::arm_neon": ("smlal", 9, ["cortex-a55", "cortex-a76", "cortex-a72", "cortex-a53"]),
+    "gemm16::arm": ("smlal", 4, ["neoverse-n1", "neoverse-v1", "cortex-a72", "cortex-a55"]),
+    "weight_only::arm": ("fmla", 4, ["neoverse-n1", "neoverse-v1", "cortex-a72", "cortex-a55"]),
 }
-MULTIPLIES = r"(sdot|smmla|smull2?|smlal2?|sadalp)$"
+MULTIPLIES = r"(sdot|smmla|smull2?|smlal2?|sadalp|fmla)$"
+# The functions that tables of tiles name, by their mangled names.
+TILES = "3SET(3run|5panel)|4NEON3run|2S[48]3run"
 
 
 def build():
@@ -94,10 +98,14 @@ def main():
         rows = []
         for function, body in longest.items():
             count = sum(bool(re.match(rf"({mnemonic})2?\s", text)) for text in body)
-            if mangled in function and re.search("3SET(3run|5panel)", function) and count:
-                rows.append((count, "symmetric" in function, body))
-        for count, symmetric, body in sorted(rows, key=lambda row: (-row[0], -len(row[2]))):
-            name = f"`{module}`" + (", no weight −128" if symmetric else "")
+            if mangled in function and re.search(TILES, function) and count:
+                note = ", no weight −128" if "symmetric" in function else ""
+                if forms := re.search("2S([48])3run", function):
+                    zeros = any(text.startswith("fsub") for text in body)
+                    note = f", {forms[1]} bits" + (", zero points" if zeros else "")
+                rows.append((count, note, body))
+        for count, note, body in sorted(rows, key=lambda row: (-row[0], -len(row[2]))):
+            name = f"`{module}`{note}"
             stack = sum("[sp" in text or "[x29" in text for text in body)
             for cpu in models:
                 real, bound = cycles(body, cpu), cycles(multiplies(body), cpu)

@@ -9,7 +9,7 @@ use int8_common::*;
 use proptest::prelude::*;
 use requant_kernels::{
     Cpu, Isa, KernelError,
-    epilogue::{OutSlice, Output, Requantize, Sign},
+    epilogue::{FixedPoint, OutSlice, Output, Requantize, Residual, Sign},
     gemm::{Gemm, PackedB},
     par::{Parallel, Serial},
     testing::{Flush, Guarded},
@@ -272,6 +272,62 @@ fn every_number_of_rows_and_panels_gives_the_same_rows() {
                         assert_eq!(u32::from(y), expected, "{} rows {rows} of {n}", cpu.isa());
                     }
                 }
+            }
+        }
+    }
+}
+
+/// What properties meet by chance: each rounding, and a residual, in tiles of every height and in the last columns.
+#[test]
+fn every_epilogue_of_every_number_of_rows() {
+    let (n, k, most) = (40, 37, 14);
+    let shift = |i: usize| FixedPoint::new(i32::MAX - i as i32 * 1_000_003, i as i32 % 3 - 8);
+    let fixed: Vec<FixedPoint> = (0..n).map(|i| shift(i).unwrap()).collect();
+    let half_even = Requantize::HalfEven((0..n).map(|i| 0.002 + i as f32 * 1e-4).collect());
+    let roundings = [
+        (half_even, true),
+        (Requantize::TfliteDouble(fixed.clone()), false),
+        (Requantize::TfliteSingle(fixed), false),
+    ];
+    for ((requantize, adds), sign) in
+        roundings.into_iter().flat_map(|r| [Sign::U8, Sign::S8].map(|sign| (r.clone(), sign)))
+    {
+        let residual = Residual {
+            sign: sign.other(),
+            domain: Sign::S8,
+            conv_is_lhs: sign == Sign::U8,
+            scale_a: 0.75,
+            scale_b: -0.5,
+            offset: 3.5,
+            min: sign.min() + 4,
+            max: sign.max(),
+        };
+        for m in 1..=most {
+            let problem = Problem {
+                m,
+                n,
+                k,
+                lda: k,
+                ldc: n + 3,
+                ldr: n + 1,
+                transposed: true,
+                sign,
+                a: (0..m * k).map(|i| (i * 89 % 251) as u8).collect(),
+                b: (0..k * n).map(|i| (i * 57 % 255) as i8).collect(),
+                w_zero: None,
+                bias: (0..n as i32).map(|n| 97 * n - 2000).collect(),
+                output: Output::Quant8 {
+                    sign,
+                    requantize: requantize.clone(),
+                    zero_point: sign.min() + 100,
+                    min: sign.min() + 3,
+                    max: sign.max() - 2,
+                    residual: adds.then_some(residual),
+                },
+                residual: (0..m * (n + 1)).map(|i| (i * 101 % 256) as u8).collect(),
+            };
+            for cpu in cpus() {
+                problem.check(cpu, &Serial);
             }
         }
     }

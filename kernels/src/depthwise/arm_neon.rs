@@ -1,5 +1,5 @@
-//! Depthwise kernels, NEON: 16 channels of two pixels at a time, requantized in registers where the epilogue is a plain
-//! `HalfEven`.
+//! Depthwise kernels, NEON: 16 channels of two pixels at a time, requantized in registers: fewer channels only where the
+//! epilogue is a plain `HalfEven`.
 //!
 //! | weights | packed | per 16 channels |
 //! | --- | --- | --- |
@@ -16,7 +16,11 @@ use super::{
 };
 use crate::{
     KernelError,
-    epilogue::{NR, Sign, TileOut, arm_neon::Requantizer, finish_tile},
+    epilogue::{
+        Kind, NR, Sign, TileOut,
+        arm_neon::{HalfEven, quantize_tile, requantize_tile},
+        finish_tile,
+    },
     error::checked_product,
 };
 
@@ -96,20 +100,32 @@ unsafe fn block<C: Channels, const READ: u8>(row: &Row<'_>, channel: usize) {
             vld1q_s32(bias.add(12)),
         ];
         let out = to.out.add(channel * epilogue.element_bytes());
-        let fused = epilogue.plain_half_even().map(|(quant, multiplier)| {
-            (Requantizer::new(quant.stored()), multiplier.as_ptr().add(channel))
-        });
+        let plain = epilogue.plain_half_even();
+        let plain =
+            plain.map(|(quant, m)| (quant.stored(), HalfEven { m: m.as_ptr().add(channel) }));
         for pixel in (0..row.pixels).step_by(2) {
             // A last pixel without a neighbour is computed, and stored, twice.
             let both = [pixel, (pixel + 1).min(row.pixels - 1)];
             let tables = both.map(|pixel| table.add(pixel * row.step));
             let sums = C::accumulate::<READ>(tables, taps, channel, lanes, weights, [bias; 2]);
+            let rows = TileOut {
+                out: out.add(both[0] * to.ldc),
+                ldc: (both[1] - both[0]) * to.ldc,
+                residual: to.residual.wrapping_add(both[0] * to.ldr + channel),
+                ldr: (both[1] - both[0]) * to.ldr,
+            };
+            if let Some((stored, scale)) = plain {
+                requantize_tile(&sums.map(|sums| [sums]), stored, scale, (0, lanes), rows);
+                continue;
+            }
+            if lanes == NR
+                && let Kind::Quant8(quant) = &epilogue.kind
+                && quantize_tile(&sums.map(|sums| [sums]), quant, channel, rows)
+            {
+                continue;
+            }
             for (pixel, sums) in both.into_iter().zip(sums) {
                 let out = out.add(pixel * to.ldc);
-                if let Some((requantizer, multiplier)) = fused {
-                    requantizer.store(sums, multiplier, lanes, out);
-                    continue;
-                }
                 let mut spilled = [0i32; NR];
                 for (v, sums) in sums.into_iter().enumerate() {
                     vst1q_s32(spilled.as_mut_ptr().add(4 * v), sums);

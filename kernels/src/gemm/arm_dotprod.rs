@@ -1,16 +1,19 @@
 //! GEMM micro-kernel, `sdot` by element: tile 6×16, KR = 4.
 //!
 //! s8 activations are read in place, 16 of a row at a time: each of the four lanes is one group of KR values, which
-//! `sdot` broadcasts by itself. u8 ones are staged with their sign bit flipped. The plain `HalfEven` epilogue stays
-//! in registers.
+//! `sdot` broadcasts by itself. u8 ones are staged with their sign bit flipped.
 
 use std::arch::aarch64::*;
 
 use super::{
     arm_asm::sdot_lane,
+    arm_epilogues::epilogues,
     kernel::{Dot, Spill, Strided, for_each_row, group, kernel_set, stage_bytes},
 };
-use crate::epilogue::{NR, Refill, Sign, Stored, arm_neon::Requantizer};
+use crate::epilogue::{
+    NR, Quant, Refill, Sign, Stored, TileOut,
+    arm_neon::{HalfEven, quantize_tile, requantize_tile},
+};
 
 pub(crate) struct Dotprod;
 
@@ -138,51 +141,7 @@ impl Dot for Dotprod {
 
     const REQUANTIZES: bool = true;
 
-    #[inline(always)]
-    unsafe fn requantize<const MR: usize, const NV: usize>(
-        acc: &mut [[Self::Acc; NV]; MR],
-        stored: Stored,
-        multiplier: *const f32,
-        cols: usize,
-        out: *mut u8,
-        ldc: usize,
-        _refill: &impl Refill<Self::Acc>,
-    ) -> bool {
-        // SAFETY: the caller grants `cols` bytes of MR rows, and NV·16 multipliers.
-        unsafe { requantize_rows(acc, stored, multiplier, cols, out, ldc) }
-        true
-    }
-
-    #[inline(never)]
-    unsafe fn finish(spill: Spill<'_>) {
-        // SAFETY: same contract; NEON is part of the target, so LLVM uses it here too.
-        unsafe { spill.finish() }
-    }
-}
-
-/// [`Dot::requantize`] for the Arm kernels.
-///
-/// # Safety
-/// `cols` bytes of MR rows at `out`, `ldc` apart, may be written; NV·16 multipliers are readable.
-#[inline(always)]
-pub(crate) unsafe fn requantize_rows<const MR: usize, const NV: usize>(
-    acc: &[[[int32x4_t; 4]; NV]; MR],
-    stored: Stored,
-    multiplier: *const f32,
-    cols: usize,
-    out: *mut u8,
-    ldc: usize,
-) {
-    let requantizer = Requantizer::new(stored);
-    for_each_row!(r < MR {
-        for (v, acc) in acc[r].iter().enumerate() {
-            // SAFETY: columns `v·16` to `cols` of row `r` of what the caller grants; only the last panel is partial.
-            unsafe {
-                let (m, out) = (multiplier.add(v * NR), out.add(r * ldc + v * NR));
-                requantizer.store(*acc, m, (cols - v * NR).min(NR), out);
-            }
-        }
-    });
+    epilogues!(|row| row);
 }
 
 kernel_set!(

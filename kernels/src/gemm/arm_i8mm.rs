@@ -6,16 +6,19 @@
 //! [rows/2] pairs × [⌈K/8⌉] groups × [2] rows × [8]      a last odd row: [⌈K/8⌉] × [8]
 //! accumulator j of a pair:   (row 0, col 2j)  (row 0, col 2j + 1)  (row 1, col 2j)  (row 1, col 2j + 1)
 //! ```
-//! The sign of u8 activations is flipped in passing. The plain `HalfEven` epilogue stays in registers.
+//! The sign of u8 activations is flipped in passing.
 
 use std::arch::aarch64::*;
 
 use super::{
     arm_asm::smmla,
-    arm_dotprod::requantize_rows,
+    arm_epilogues::epilogues,
     kernel::{Dot, Rows, Spill, Strided, for_each_row, kernel_set, stage_bytes},
 };
-use crate::epilogue::{NR, Refill, Sign, Stored};
+use crate::epilogue::{
+    NR, Quant, Refill, Sign, Stored, TileOut,
+    arm_neon::{HalfEven, quantize_tile, requantize_tile},
+};
 
 pub(crate) struct I8mm;
 
@@ -166,27 +169,7 @@ impl Dot for I8mm {
         }
     }
 
-    #[inline(always)]
-    unsafe fn requantize<const MR: usize, const NV: usize>(
-        acc: &mut [[Self::Acc; NV]; MR],
-        stored: Stored,
-        multiplier: *const f32,
-        cols: usize,
-        out: *mut u8,
-        ldc: usize,
-        _refill: &impl Refill<Self::Acc>,
-    ) -> bool {
-        let rows = acc.map(|row| row.map(|[a, b, c, d, ..]| [a, b, c, d]));
-        // SAFETY: the caller grants `cols` bytes of MR rows, and NV·16 multipliers.
-        unsafe { requantize_rows(&rows, stored, multiplier, cols, out, ldc) }
-        true
-    }
-
-    #[inline(never)]
-    unsafe fn finish(spill: Spill<'_>) {
-        // SAFETY: same contract; NEON is part of the target, so LLVM uses it here too.
-        unsafe { spill.finish() }
-    }
+    epilogues!(|[a, b, c, d, ..]| [a, b, c, d]);
 }
 
 /// The low halves of two vectors.

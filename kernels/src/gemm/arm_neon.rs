@@ -13,10 +13,13 @@
 use std::arch::{aarch64::*, asm};
 
 use super::{
-    arm_dotprod::requantize_rows,
+    arm_epilogues::epilogues,
     kernel::{Dot, Spill, Strided, group, kernel_set, stage_bytes},
 };
-use crate::epilogue::{NR, Refill, Sign, Stored};
+use crate::epilogue::{
+    NR, Quant, Refill, Sign, Stored, TileOut,
+    arm_neon::{HalfEven, quantize_tile, requantize_tile},
+};
 
 /// `SYMMETRIC`: no weight is −128.
 pub(crate) struct Neon<const SYMMETRIC: bool>;
@@ -111,27 +114,7 @@ impl<const SYMMETRIC: bool> Dot for Neon<SYMMETRIC> {
         unsafe { stage_bytes(src, len, mask, dst, Self::KR) }
     }
 
-    #[inline(always)]
-    unsafe fn requantize<const MR: usize, const NV: usize>(
-        acc: &mut [[Self::Acc; NV]; MR],
-        stored: Stored,
-        multiplier: *const f32,
-        cols: usize,
-        out: *mut u8,
-        ldc: usize,
-        _refill: &impl Refill<Self::Acc>,
-    ) -> bool {
-        let rows = acc.map(|row| row.map(add_partial));
-        // SAFETY: the caller grants `cols` bytes of MR rows, and NV·16 multipliers.
-        unsafe { requantize_rows(&rows, stored, multiplier, cols, out, ldc) }
-        true
-    }
-
-    #[inline(never)]
-    unsafe fn finish(spill: Spill<'_>) {
-        // SAFETY: same contract; NEON is part of the target, so LLVM uses it here too.
-        unsafe { spill.finish() }
-    }
+    epilogues!(add_partial);
 }
 
 /// A vector of B by both rows: products of row 0 to v24 and v25, of row 1 to v26 and v27. Other instructions may go

@@ -12,7 +12,9 @@ pub(crate) mod amx;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 pub(crate) mod arm_asm;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
-pub(crate) mod arm_dotprod;
+mod arm_dotprod;
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+pub(crate) mod arm_epilogues;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 mod arm_i8mm;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]

@@ -133,6 +133,8 @@ pub(super) struct Tile {
 /// The tiles of `cpu`, by falling MR down to 1.
 pub(super) fn tiles(cpu: Cpu) -> &'static [Tile] {
     match tier(cpu) {
+        #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+        Tier::Baseline if cpu.neon().is_some() => super::arm::NEON,
         #[cfg(target_arch = "x86_64")]
         Tier::Avx512 if cpu.avx512vnni().is_some() => super::x86::AVX512_VNNI,
         #[cfg(target_arch = "x86_64")]

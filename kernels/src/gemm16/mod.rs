@@ -8,6 +8,8 @@
 //! zeros beyond K and N. A pair of products is at most 2·2¹⁵·2⁷ = 2²³ in magnitude, so 255 of them fit an i32 with
 //! room to spare: kernels sum 510 values of K in i32 registers and then add these to i64 sums.
 
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod arm;
 mod kernel;
 mod scalar;
 #[cfg(target_arch = "x86_64")]

@@ -93,6 +93,8 @@ pub(super) struct Tile {
 /// The tiles of `cpu` for s8 or 4-bit weights, by falling MR down to 1.
 pub(super) fn tiles(cpu: Cpu, four_bits: bool) -> &'static [Tile] {
     let tiles = match tier(cpu) {
+        #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+        Tier::Baseline if cpu.neon().is_some() => [super::arm::S8, super::arm::S4],
         #[cfg(target_arch = "x86_64")]
         Tier::Avx512 => [super::x86::AVX512_S8, super::x86::AVX512_S4],
         #[cfg(target_arch = "x86_64")]

@@ -12,6 +12,8 @@
 //! vector, nothing is re-associated, so the bits are the same on every ISA and for any number of rows and threads.
 //! Only the sign and payload of a NaN may differ.
 
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod arm;
 mod kernel;
 mod pack;
 mod scalar;

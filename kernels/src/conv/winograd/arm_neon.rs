@@ -4,9 +4,12 @@ use std::arch::aarch64::*;
 
 use super::kernel::{Acc, Winograd, WinogradSet, winograd_set};
 use crate::{
-    epilogue::{NR, Refill, Sign, Stored},
+    epilogue::{
+        NR, Quant, Refill, Sign, Stored, TileOut,
+        arm_neon::{HalfEven, quantize_tile, requantize_tile},
+    },
     gemm::{
-        arm_dotprod::requantize_rows,
+        arm_epilogues::epilogues,
         kernel::{Dot, Spill, Strided, for_each_row, stage_i16},
     },
 };
@@ -59,26 +62,7 @@ impl Dot for Smlal {
         unsafe { stage_i16(src, len, sign, dst, Self::KR) }
     }
 
-    #[inline(always)]
-    unsafe fn requantize<const MR: usize, const NV: usize>(
-        acc: &mut [[Self::Acc; NV]; MR],
-        stored: Stored,
-        multiplier: *const f32,
-        cols: usize,
-        out: *mut u8,
-        ldc: usize,
-        _refill: &impl Refill<Self::Acc>,
-    ) -> bool {
-        // SAFETY: the caller grants `cols` bytes of MR rows, and NV·16 multipliers.
-        unsafe { requantize_rows(acc, stored, multiplier, cols, out, ldc) }
-        true
-    }
-
-    #[inline(never)]
-    unsafe fn finish(spill: Spill<'_>) {
-        // SAFETY: same contract; NEON is part of the target, so LLVM uses it here too.
-        unsafe { spill.finish() }
-    }
+    epilogues!(|row| row);
 }
 
 /// `acc[j] += a[LANE]·b[j]`
