@@ -9,6 +9,7 @@ use super::{
 use crate::{
     cpu::Cpu,
     gemm::{amx, kernel::KernelSet},
+    layout::Runs,
     multiversion::multiversion,
     par::MAX_THREADS,
 };
@@ -109,82 +110,113 @@ impl<'a> Patches<'a> {
     ) -> &'s [u8] {
         let start = scratch.as_ptr().align_offset(LINE);
         let out = &mut scratch[start..][..pixels.len() * self.patch_bytes];
-        gather(cpu, self, x, matrix, pixels, out);
+        gather(cpu, self, cpu, x, matrix, pixels, out);
         out
     }
 
     #[inline(always)]
-    fn gather_to(&self, x: &[u8], matrix: usize, pixels: Range<usize>, out: &mut [u8]) {
-        let ConvSpec { in_h, in_w, in_c, kernel: [kh, kw], strides, dilations, pads, .. } =
-            *self.geometry.spec();
+    fn gather_to(&self, cpu: Cpu, x: &[u8], matrix: usize, pixels: Range<usize>, out: &mut [u8]) {
         let (out_h, out_w) = (self.geometry.out_h(), self.geometry.out_w());
-        let KOrder { taps, len, padded, .. } = self.order;
-        let channels = self.channels;
-        if channels == 0 {
+        if self.channels == 0 || self.patch_bytes == 0 {
             return;
         }
-        // With all channels and no dilation the taps of a kernel row are one run of memory.
-        // These have a branch of their own below: in one loop over runs of both kinds, gathering took twice as long.
-        let contiguous = dilations[1] == 1 && taps == kw && channels == in_c;
-        let mut patches = out.chunks_exact_mut(self.patch_bytes);
-        let (mut next_ox, image_row) = (pixels.start % out_w, pixels.start / out_w);
-        let mut place = (image_row / out_h, image_row % out_h);
-        for _ in pixels {
-            let Some(patch) = patches.next() else { return };
-            let mut runs = patch.chunks_exact_mut(padded);
-            let ((n, oy), ox) = (place, next_ox);
-            next_ox += 1;
-            if next_ox == out_w {
-                next_ox = 0;
-                place = if oy + 1 < out_h { (n, oy + 1) } else { (n + 1, 0) };
+        let whole = self.whole_columns();
+        let (mut ox, image_row) = (pixels.start % out_w, pixels.start / out_w);
+        let (mut n, mut oy) = (image_row / out_h, image_row % out_h);
+        let mut out = out;
+        while !out.is_empty() {
+            let left = out.len() / self.patch_bytes;
+            let inside = whole.contains(&ox);
+            let count = if inside { left.min(whole.end - ox) } else { 1 };
+            let (patches, rest) = out.split_at_mut(count * self.patch_bytes);
+            if inside {
+                self.gather_neighbours(cpu, x, [n, oy, ox], count, patches);
+            } else {
+                self.gather_patch(x, matrix, [n, oy, ox], patches);
             }
-            let left = (ox * strides[1]) as isize - pads[1] as isize;
-            // The taps of a kernel row that lie in the image.
-            let inside = (-left).clamp(0, kw as isize) as usize
-                ..(in_w as isize - left).clamp(0, kw as isize) as usize;
-            for ky in 0..kh {
-                let iy = (oy * strides[0] + ky * dilations[0]).wrapping_sub(pads[0]);
-                if contiguous {
-                    let Some(run) = runs.next() else { return };
-                    let (out, zeros) = run.split_at_mut(len);
-                    if !zeros.is_empty() {
-                        zeros.fill(0);
-                    }
-                    if iy >= in_h || inside.is_empty() {
-                        out.fill(self.pad_value);
-                        continue;
-                    }
-                    let column = (left + inside.start as isize) as usize;
-                    let first = ((n * in_h + iy) * in_w + column) * in_c;
-                    let from = &x[first..][..inside.len() * in_c];
-                    if inside.len() == kw {
-                        copy_run(from, out);
-                    } else {
-                        let (before, out) = out.split_at_mut(inside.start * in_c);
-                        let (out, after) = out.split_at_mut(from.len());
-                        before.fill(self.pad_value);
-                        copy_run(from, out);
-                        after.fill(self.pad_value);
-                    }
+            out = rest;
+            ox += count;
+            if ox == out_w {
+                (ox, oy) = (0, oy + 1);
+                if oy == out_h {
+                    (oy, n) = (0, n + 1);
+                }
+            }
+        }
+    }
+
+    /// With all channels and no dilation the taps of a kernel row are one run of memory.
+    fn is_contiguous(&self) -> bool {
+        let ConvSpec { in_c, kernel, dilations, .. } = self.geometry.spec();
+        dilations[1] == 1 && self.order.taps == kernel[1] && self.channels == *in_c
+    }
+
+    /// Columns of the output whose patches are such runs within the image's width.
+    fn whole_columns(&self) -> Range<usize> {
+        let ConvSpec { in_w, kernel: [_, kw], strides, pads, .. } = *self.geometry.spec();
+        if !self.is_contiguous() || in_w + pads[1] < kw {
+            return 0..0;
+        }
+        let end = (in_w + pads[1] - kw) / strides[1] + 1;
+        pads[1].div_ceil(strides[1])..end.min(self.geometry.out_w())
+    }
+
+    /// The patches of `count` neighbours from a whole column on: runs at equal distances for each kernel row.
+    #[inline(always)]
+    fn gather_neighbours(
+        &self,
+        cpu: Cpu,
+        x: &[u8],
+        [n, oy, ox]: [usize; 3],
+        count: usize,
+        patches: &mut [u8],
+    ) {
+        let ConvSpec { in_h, in_w, in_c, kernel: [kh, _], strides, dilations, pads, .. } =
+            *self.geometry.spec();
+        let KOrder { len, padded, .. } = self.order;
+        for ky in 0..kh {
+            let iy = (oy * strides[0] + ky * dilations[0]).wrapping_sub(pads[0]);
+            let runs = &mut patches[ky * padded..];
+            if padded > len {
+                runs.chunks_mut(self.patch_bytes).for_each(|run| run[len..padded].fill(0));
+            }
+            if iy >= in_h {
+                let rows = runs.chunks_mut(self.patch_bytes);
+                rows.for_each(|run| run[..len].fill(self.pad_value));
+            } else {
+                let first = ((n * in_h + iy) * in_w + ox * strides[1] - pads[1]) * in_c;
+                let steps = [strides[1] * in_c, self.patch_bytes];
+                Runs { count, len, steps }.copy(cpu, &x[first..], runs);
+            }
+        }
+    }
+
+    /// The patch of one output pixel.
+    #[inline(always)]
+    fn gather_patch(&self, x: &[u8], matrix: usize, [n, oy, ox]: [usize; 3], patch: &mut [u8]) {
+        let ConvSpec { in_h, in_w, in_c, kernel: [kh, kw], strides, dilations, pads, .. } =
+            *self.geometry.spec();
+        let (KOrder { taps, len, padded, .. }, channels) = (self.order, self.channels);
+        let left = (ox * strides[1]) as isize - pads[1] as isize;
+        let mut runs = patch.chunks_exact_mut(padded);
+        for ky in 0..kh {
+            let iy = (oy * strides[0] + ky * dilations[0]).wrapping_sub(pads[0]);
+            for first in (0..kw).step_by(taps) {
+                let Some(run) = runs.next() else { return };
+                let (out, zeros) = run.split_at_mut(len);
+                zeros.fill(0);
+                if iy >= in_h {
+                    out.fill(self.pad_value);
                     continue;
                 }
-                for first in (0..kw).step_by(taps) {
-                    let Some(run) = runs.next() else { return };
-                    let (out, zeros) = run.split_at_mut(len);
-                    zeros.fill(0);
-                    if iy >= in_h {
+                let image_row = &x[(n * in_h + iy) * in_w * in_c..][..in_w * in_c];
+                for (kx, out) in out.chunks_exact_mut(channels).enumerate() {
+                    let ix = left + ((first + kx) * dilations[1]) as isize;
+                    if (0..in_w as isize).contains(&ix) {
+                        let from = ix as usize * in_c + matrix * channels;
+                        copy_run(&image_row[from..][..channels], out);
+                    } else {
                         out.fill(self.pad_value);
-                        continue;
-                    }
-                    let image_row = &x[(n * in_h + iy) * in_w * in_c..][..in_w * in_c];
-                    for (kx, out) in out.chunks_exact_mut(channels).enumerate() {
-                        let ix = left + ((first + kx) * dilations[1]) as isize;
-                        if (0..in_w as isize).contains(&ix) {
-                            let from = ix as usize * in_c + matrix * channels;
-                            copy_run(&image_row[from..][..channels], out);
-                        } else {
-                            out.fill(self.pad_value);
-                        }
                     }
                 }
             }
@@ -195,27 +227,31 @@ impl<'a> Patches<'a> {
 #[inline(always)]
 fn gather_patches(
     patches: &Patches<'_>,
+    isa: Cpu,
     x: &[u8],
     matrix: usize,
     pixels: Range<usize>,
     out: &mut [u8],
 ) {
-    patches.gather_to(x, matrix, pixels, out);
+    patches.gather_to(isa, x, matrix, pixels, out);
 }
 
 multiversion! {
     fn gather = gather_patches(
-        patches: &Patches<'_>, x: &[u8], matrix: usize, pixels: Range<usize>, out: &mut [u8],
+        patches: &Patches<'_>, isa: Cpu, x: &[u8], matrix: usize, pixels: Range<usize>, out: &mut [u8],
     )
 }
 
-/// `dst.copy_from_slice(src)`, without a call for runs of whole lines or less than one.
+/// `dst.copy_from_slice(src)`, without a call: lines, and a last one that may overlap them.
 #[inline(always)]
 fn copy_run(src: &[u8], dst: &mut [u8]) {
-    let ((lines, []), (to, _)) = (src.as_chunks::<LINE>(), dst.as_chunks_mut::<LINE>()) else {
+    assert_eq!(src.len(), dst.len());
+    let (Some(last), Some(to_last)) = (src.last_chunk::<LINE>(), dst.last_chunk_mut::<LINE>())
+    else {
         return copy_short(src, dst);
     };
-    for (to, line) in to.iter_mut().zip(lines) {
+    *to_last = *last;
+    for (to, line) in dst.as_chunks_mut::<LINE>().0.iter_mut().zip(src.as_chunks::<LINE>().0) {
         *to = *line;
     }
 }

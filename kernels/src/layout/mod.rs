@@ -15,6 +15,8 @@ pub use gather::Gather;
 pub use pad::Pad;
 pub use strided::StridedCopy;
 
+pub(crate) use run::Runs;
+
 use crate::broadcast::MAX_RANK;
 use crate::error::{KernelError, checked_product};
 
