@@ -139,18 +139,27 @@ impl Conv {
                         && order.shared == 0
                         && amx::takes_patches(geometry.pixels(), n, order.k(), order.len)
                 });
-                let short = ShortSet::takes(set, order.k(), &epilogues);
-                let method = if geometry.is_pointwise() && !short {
-                    Method::Pointwise
-                } else if let Some(unit) = unit {
+                let on_tiles = |unit| {
                     // Tiles take bytes of any sign as they are.
                     let as_it_is = set.band.and_then(|band| band.in_place);
                     let symmetric = epilogues.iter().all(|epilogue| epilogue.w_zero.is_none());
-                    let on_tiles = match as_it_is.filter(|_| symmetric) {
+                    let on_band = match as_it_is.filter(|_| symmetric) {
                         Some(sign) => band(sign, false)?.and_then(Band::for_tiles),
                         None => None,
                     };
-                    on_tiles.map_or(Method::Im2col, |band| Method::Band(Box::new(band), Some(unit)))
+                    let copied = || {
+                        amx::outweigh_copies(n, order.segments, order.len).then_some(Method::Im2col)
+                    };
+                    let on_band = on_band
+                        .map(|band| Method::Band(Box::new(band), Some(unit)))
+                        .or_else(copied);
+                    Ok::<_, KernelError>(on_band)
+                };
+                let short = ShortSet::takes(set, order.k(), &epilogues);
+                let method = if geometry.is_pointwise() && !short {
+                    Method::Pointwise
+                } else if let Some(method) = unit.map_or(Ok(None), on_tiles)? {
+                    method
                 } else {
                     let exact = spread.as_ref().is_none_or(|spread| spread.is_exact(n));
                     band(packed.a_sign, exact)?

@@ -98,6 +98,15 @@ pub(crate) fn takes_patches(pixels: usize, n: usize, k: usize, run: usize) -> bo
     rows_on_tiles(pixels, k) > 0 && n >= MIN_CONV_COLUMNS && run >= MIN_CONV_RUN
 }
 
+/// Whether tiles outweigh copies of all patches, of `runs` times `run` values, where vector kernels read a band: for so
+/// many columns. Fitted to eleven layers on Emerald Rapids, in multiply-adds of vectors: a run costs 700 and 34 a value,
+/// tiles take a sixth of the time, and 20 more for each result.
+pub(crate) fn outweigh_copies(n: usize, runs: usize, run: usize) -> bool {
+    let copies = run.saturating_mul(34).saturating_add(700).saturating_mul(runs);
+    let saved = (runs.saturating_mul(run) / 6).saturating_mul(5).saturating_sub(20);
+    n.next_multiple_of(NR).saturating_mul(saved) > copies
+}
+
 /// What tasks of a matrix are cut by if its rows go to tiles: panels are blocked for L2 inside of a task.
 pub(crate) fn grain(rows: usize, k: usize) -> Option<Grain> {
     let grain = Grain { rows: BLOCK_ROWS, a_bytes: usize::MAX, macs: 8 * TASK_MACS };
