@@ -1,5 +1,5 @@
 //! Memory for tests: buffers flush against pages that may not be touched, where any access beyond them ends the process;
-//! and an allocator that ends it where too much is asked for.
+//! an allocator that ends it where too much is asked for; and what a processor is said to like.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 
@@ -80,6 +80,13 @@ impl Drop for Guarded {
         // SAFETY: the mapping made in `new`; no borrow of it outlives `self`. Failure would only leak it.
         let _ = unsafe { munmap(self.mapping.cast(), self.mapped) };
     }
+}
+
+/// From now on single rows read weights in L2 by one stream, or by several; `None`: as the processor likes. Results are
+/// the same.
+#[cfg(target_arch = "x86_64")]
+pub fn read_l2_by_one_stream(answer: Option<bool>) {
+    *crate::cpu::BY_ONE_STREAM.write().unwrap_or_else(|e| e.into_inner()) = answer;
 }
 
 /// The system's allocator, but for allocations of more than `most` bytes: there is no memory for these.

@@ -279,18 +279,19 @@ fn every_number_of_rows_and_panels_gives_the_same_rows() {
 
 /// What properties meet by chance: each rounding, and a residual, in tiles of every height and in the last columns.
 #[test]
-fn every_epilogue_of_every_number_of_rows() {
-    let (n, k, most) = (40, 37, 14);
+fn every_epilogue_of_tiles_of_every_height() {
+    // Six panels, the last of which is not whole: pairs of panels that follow each other.
+    let n = 88;
     let shift = |i: usize| FixedPoint::new(i32::MAX - i as i32 * 1_000_003, i as i32 % 3 - 8);
     let fixed: Vec<FixedPoint> = (0..n).map(|i| shift(i).unwrap()).collect();
-    let half_even = Requantize::HalfEven((0..n).map(|i| 0.002 + i as f32 * 1e-4).collect());
     let roundings = [
-        (half_even, true),
-        (Requantize::TfliteDouble(fixed.clone()), false),
-        (Requantize::TfliteSingle(fixed), false),
+        Requantize::HalfEven((0..n).map(|i| 0.002 + i as f32 * 1e-4).collect()),
+        Requantize::TfliteDouble(fixed.clone()),
+        Requantize::TfliteSingle(fixed),
     ];
+    let forms = roundings.into_iter().flat_map(|r| [(r.clone(), false), (r, true)]);
     for ((requantize, adds), sign) in
-        roundings.into_iter().flat_map(|r| [Sign::U8, Sign::S8].map(|sign| (r.clone(), sign)))
+        forms.flat_map(|form| [Sign::U8, Sign::S8].map(|sign| (form.clone(), sign)))
     {
         let residual = Residual {
             sign: sign.other(),
@@ -302,7 +303,8 @@ fn every_epilogue_of_every_number_of_rows() {
             min: sign.min() + 4,
             max: sign.max(),
         };
-        for m in 1..=most {
+        for (m, k) in [1, 2, 3, 4, 6, 8, 9, 13, 24, 26].into_iter().flat_map(|m| [(m, 37), (m, 70)])
+        {
             let problem = Problem {
                 m,
                 n,
@@ -329,6 +331,34 @@ fn every_epilogue_of_every_number_of_rows() {
             for cpu in cpus() {
                 problem.check(cpu, &Serial);
             }
+        }
+    }
+}
+
+/// By as many streams of weights as the processor likes, and by as many as others do.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn a_single_row_is_read_by_one_stream_or_several() {
+    for (n, k) in [(16, 37), (70, 130), (75, 64), (1060, 130)] {
+        let problem = Problem {
+            m: 1,
+            n,
+            k,
+            lda: k,
+            ldc: n,
+            ldr: n,
+            transposed: false,
+            sign: Sign::U8,
+            a: (0..k).map(|i| (i * 89 % 251) as u8).collect(),
+            b: (0..k * n).map(|i| (i * 57 % 255) as i8).collect(),
+            w_zero: None,
+            bias: vec![5; n],
+            output: Output::I32,
+            residual: vec![],
+        };
+        for one in [Some(true), Some(false), None] {
+            requant_kernels::testing::read_l2_by_one_stream(one);
+            cpus().into_iter().for_each(|cpu| problem.check(cpu, &Serial));
         }
     }
 }
@@ -413,6 +443,8 @@ fn no_kernel_touches_memory_beyond_its_operands() {
                 (12, 32, 259),
                 (49, 33, 41),
                 (23, 17, 7),
+                (24, 64, 19),
+                (26, 88, 70),
             ] {
                 let b = vec![1i8; k * n];
                 let packed = |w_zero: Option<&[i32]>| {

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     cpu::Cpu,
     gemm::{amx, kernel::KernelSet},
-    layout::Runs,
+    layout::{Runs, copy_run},
     multiversion::multiversion,
     par::MAX_THREADS,
 };
@@ -185,7 +185,8 @@ impl<'a> Patches<'a> {
                 rows.for_each(|run| run[..len].fill(self.pad_value));
             } else {
                 let first = ((n * in_h + iy) * in_w + ox * strides[1] - pads[1]) * in_c;
-                let steps = [strides[1] * in_c, self.patch_bytes];
+                // A stride that is never taken may be any number.
+                let steps = [strides[1].saturating_mul(in_c), self.patch_bytes];
                 Runs { count, len, steps }.copy(cpu, &x[first..], runs);
             }
         }
@@ -240,42 +241,4 @@ multiversion! {
     fn gather = gather_patches(
         patches: &Patches<'_>, isa: Cpu, x: &[u8], matrix: usize, pixels: Range<usize>, out: &mut [u8],
     )
-}
-
-/// `dst.copy_from_slice(src)`, without a call: lines, and a last one that may overlap them.
-#[inline(always)]
-fn copy_run(src: &[u8], dst: &mut [u8]) {
-    assert_eq!(src.len(), dst.len());
-    let (Some(last), Some(to_last)) = (src.last_chunk::<LINE>(), dst.last_chunk_mut::<LINE>())
-    else {
-        return copy_short(src, dst);
-    };
-    *to_last = *last;
-    for (to, line) in dst.as_chunks_mut::<LINE>().0.iter_mut().zip(src.as_chunks::<LINE>().0) {
-        *to = *line;
-    }
-}
-
-/// `dst.copy_from_slice(src)`, without a call for the short runs of thin layers.
-#[inline(always)]
-pub(crate) fn copy_short<T: Copy>(src: &[T], dst: &mut [T]) {
-    /// Two copies of `N` values that overlap in the middle.
-    #[inline(always)]
-    fn ends<T: Copy, const N: usize>(src: &[T], dst: &mut [T]) {
-        if let (Some(first), Some(last)) = (src.first_chunk::<N>(), src.last_chunk::<N>()) {
-            let (first, last) = (*first, *last);
-            dst[..N].copy_from_slice(&first);
-            let at = dst.len() - N;
-            dst[at..].copy_from_slice(&last);
-        }
-    }
-    assert_eq!(src.len(), dst.len());
-    match src.len() {
-        65.. => dst.copy_from_slice(src),
-        32.. => ends::<T, 32>(src, dst),
-        16.. => ends::<T, 16>(src, dst),
-        8.. => ends::<T, 8>(src, dst),
-        4.. => ends::<T, 4>(src, dst),
-        _ => dst.iter_mut().zip(src).for_each(|(d, s)| *d = *s),
-    }
 }

@@ -12,7 +12,7 @@
 //! | any other | GEMM tiles over a band of padded input rows, or over the image itself where nothing is padded |
 //! | dilated kernel rows of odd channels, ISAs without such tiles | im2col of a block of pixels, then GEMM |
 //! | enough of any other for tile registers, runs of a patch whole cache lines | tile registers over such a band |
-//! | enough of any other for tile registers | im2col, whose patches start at cache lines |
+//! | enough of any other for tile registers to outweigh the copies | im2col, whose patches start at cache lines |
 //!
 //! Groups of few columns share panels: each column reads the channels of its own (x86), or weights of several groups
 //! form the diagonal blocks of one panel.
@@ -44,7 +44,6 @@ pub use self::{
     transpose::{ConvTranspose, ConvTransposeSpec, ConvTransposeWeights, PackedConvTranspose},
 };
 pub(crate) use self::{
-    im2col::copy_short,
     kernel::{BandSet, band_set},
     remainders::Remainders,
 };

@@ -108,7 +108,7 @@ impl Scale for HalfEven {
 
 /// The same, clamped, and a residual added. Own values stay in f32, in which integers of 9 bits are exact.
 #[derive(Clone, Copy)]
-pub(crate) struct Sum {
+struct Sum {
     own: HalfEven,
     low: float32x4_t,
     high: float32x4_t,
@@ -177,7 +177,7 @@ impl Scale for Sum {
 
 /// The fixed-point roundings: [`super::FixedPoint::apply_double`] if `DOUBLE`, else [`super::FixedPoint::apply_single`].
 #[derive(Clone, Copy)]
-pub(crate) struct Fixed<'a, const DOUBLE: bool> {
+struct Fixed<'a, const DOUBLE: bool> {
     m0: &'a [i32],
     shift: &'a [i32],
 }

@@ -6,12 +6,7 @@
 
 #[cfg_attr(
     not(all(target_arch = "x86_64", target_os = "linux")),
-    allow(
-        dead_code,
-        unused_imports,
-        unused_macros,
-        reason = "nothing else has tiles, but in tests"
-    )
+    allow(dead_code, reason = "nothing else has tiles, but in tests")
 )]
 pub(crate) mod amx;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]

@@ -250,8 +250,8 @@ pub(crate) unsafe fn run_widening<D: Dot, const MR: usize>(block: &Block<'_>, to
 }
 
 /// Computes a block of few rows, for which weights are read but once: MR rows at a time, with U sets of accumulators
-/// over alternating groups of K, so that dot products need not wait for each other. A single row reads
-/// panel after panel where cores like that.
+/// over alternating groups of K, so that dot products need not wait for each other. A single row reads panel after
+/// panel where cores like that.
 ///
 /// # Safety
 /// As [`run_whole`].

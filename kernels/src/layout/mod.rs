@@ -15,7 +15,7 @@ pub use gather::Gather;
 pub use pad::Pad;
 pub use strided::StridedCopy;
 
-pub(crate) use run::Runs;
+pub(crate) use run::{Runs, copy_run, copy_short};
 
 use crate::broadcast::MAX_RANK;
 use crate::error::{KernelError, checked_product};

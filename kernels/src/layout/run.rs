@@ -1,4 +1,4 @@
-//! Copies of short runs.
+//! Copies of short runs, without a call for each: that takes longer than their bytes.
 
 use crate::cpu::Cpu;
 use crate::multiversion::multiversion;
@@ -19,54 +19,77 @@ pub(crate) struct Runs {
 
 impl Runs {
     /// Copies the runs of `x` to those of `y`.
-    ///
-    /// Up to 128 bytes are copied as two pieces of a fixed size, which overlap, and some more as lines: a call for each
-    /// run takes longer than its bytes.
     pub(crate) fn copy(&self, cpu: Cpu, x: &[u8], y: &mut [u8]) {
         match self.len {
             0 => {}
-            1 => copy_ends::<1>(cpu, self, x, y),
-            2..=4 => copy_ends::<2>(cpu, self, x, y),
-            5..=8 => copy_ends::<4>(cpu, self, x, y),
-            9..=16 => copy_ends::<8>(cpu, self, x, y),
-            17..=32 => copy_ends::<16>(cpu, self, x, y),
-            33..=64 => copy_ends::<32>(cpu, self, x, y),
-            65..=128 => copy_ends::<64>(cpu, self, x, y),
-            129..=MOST_LINES => copy_lines(cpu, self, x, y),
-            len => {
-                for i in 0..self.count {
-                    let x = &x[i * self.steps[0]..][..len];
-                    y[i * self.steps[1]..][..len].copy_from_slice(x);
-                }
-            }
+            1 => ends_of_all::<1>(cpu, self, x, y),
+            2..=4 => ends_of_all::<2>(cpu, self, x, y),
+            5..=8 => ends_of_all::<4>(cpu, self, x, y),
+            9..=16 => ends_of_all::<8>(cpu, self, x, y),
+            17..=32 => ends_of_all::<16>(cpu, self, x, y),
+            33..=64 => ends_of_all::<32>(cpu, self, x, y),
+            65..=128 => ends_of_all::<64>(cpu, self, x, y),
+            129..=MOST_LINES => lines_of_all(cpu, self, x, y),
+            _ => self.each(x, y, |x, y| y.copy_from_slice(x)),
+        }
+    }
+
+    #[inline(always)]
+    fn each(&self, x: &[u8], y: &mut [u8], copy: impl Fn(&[u8], &mut [u8])) {
+        let Self { count, len, steps } = *self;
+        for i in 0..count {
+            copy(&x[i * steps[0]..][..len], &mut y[i * steps[1]..][..len]);
         }
     }
 }
 
-multiversion!(fn copy_ends[const N: usize][N] = copy_ends_body(runs: &Runs, x: &[u8], y: &mut [u8]));
-
-multiversion!(fn copy_lines = copy_lines_body(runs: &Runs, x: &[u8], y: &mut [u8]));
-
-/// Copies runs of a line or more: whole lines, and a last one that may overlap them.
-#[inline(always)]
-fn copy_lines_body(runs: &Runs, x: &[u8], y: &mut [u8]) {
-    let Runs { count, len, steps } = *runs;
-    for i in 0..count {
-        let (x, y) = (&x[i * steps[0]..][..len], &mut y[i * steps[1]..][..len]);
-        y[len - LINE..].copy_from_slice(&x[len - LINE..]);
-        for (y, x) in y.as_chunks_mut::<LINE>().0.iter_mut().zip(x.as_chunks::<LINE>().0) {
-            *y = *x;
-        }
-    }
-}
+multiversion!(fn ends_of_all[const N: usize][N] = ends_of_all_body(runs: &Runs, x: &[u8], y: &mut [u8]));
+multiversion!(fn lines_of_all = lines_of_all_body(runs: &Runs, x: &[u8], y: &mut [u8]));
 
 /// Copies runs of `N` to `2·N` bytes.
 #[inline(always)]
-fn copy_ends_body<const N: usize>(runs: &Runs, x: &[u8], y: &mut [u8]) {
-    let Runs { count, len, steps } = *runs;
-    for i in 0..count {
-        let (x, y) = (&x[i * steps[0]..][..len], &mut y[i * steps[1]..][..len]);
-        y[..N].copy_from_slice(&x[..N]);
-        y[len - N..].copy_from_slice(&x[len - N..]);
+fn ends_of_all_body<const N: usize>(runs: &Runs, x: &[u8], y: &mut [u8]) {
+    runs.each(x, y, copy_ends::<u8, N>);
+}
+
+/// Copies runs of a line or more.
+#[inline(always)]
+fn lines_of_all_body(runs: &Runs, x: &[u8], y: &mut [u8]) {
+    runs.each(x, y, copy_run);
+}
+
+/// Copies `N` to `2·N` values, in two pieces that overlap.
+#[inline(always)]
+fn copy_ends<T: Copy, const N: usize>(src: &[T], dst: &mut [T]) {
+    let at = dst.len() - N;
+    dst[..N].copy_from_slice(&src[..N]);
+    dst[at..].copy_from_slice(&src[at..]);
+}
+
+/// `dst.copy_from_slice(src)`: whole lines, and a last one that may overlap them.
+#[inline(always)]
+pub(crate) fn copy_run(src: &[u8], dst: &mut [u8]) {
+    assert_eq!(src.len(), dst.len());
+    let (Some(last), Some(to_last)) = (src.last_chunk::<LINE>(), dst.last_chunk_mut::<LINE>())
+    else {
+        return copy_short(src, dst);
+    };
+    *to_last = *last;
+    for (to, line) in dst.as_chunks_mut::<LINE>().0.iter_mut().zip(src.as_chunks::<LINE>().0) {
+        *to = *line;
+    }
+}
+
+/// `dst.copy_from_slice(src)` of few values.
+#[inline(always)]
+pub(crate) fn copy_short<T: Copy>(src: &[T], dst: &mut [T]) {
+    assert_eq!(src.len(), dst.len());
+    match src.len() {
+        65.. => dst.copy_from_slice(src),
+        32.. => copy_ends::<T, 32>(src, dst),
+        16.. => copy_ends::<T, 16>(src, dst),
+        8.. => copy_ends::<T, 8>(src, dst),
+        4.. => copy_ends::<T, 4>(src, dst),
+        _ => dst.iter_mut().zip(src).for_each(|(d, s)| *d = *s),
     }
 }

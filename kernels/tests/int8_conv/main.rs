@@ -87,7 +87,7 @@ proptest! {
     #[test]
     fn convolutions_of_many_channels_match_the_definition(
         problem in problems(
-            grouped(prop_oneof![Just(64usize), 30..70usize], prop_oneof![Just(64usize), 16..70usize])
+            grouped(prop_oneof![Just(64usize), 30..70usize], prop_oneof![Just(64usize), 16..100usize])
         )
     ) {
         problem.check_everywhere();
@@ -282,6 +282,10 @@ fn no_kernel_touches_memory_beyond_its_operands() {
         ConvSpec { in_w: 13, ..spec(64, 33, 1, 3, 1, 1) },
         ConvSpec { in_w: 25, ..spec(64, 17, 1, 3, 1, 1) },
         ConvSpec { in_w: 25, ..spec(128, 32, 2, 3, 1, 1) },
+        spec(33, 80, 1, 3, 0, 1),
+        spec(19, 80, 1, 3, 1, 1),
+        // A step that is never taken.
+        ConvSpec { batch: 5, in_h: 3, in_w: 3, strides: [1, 1 << 59], ..spec(64, 64, 1, 3, 0, 1) },
         ConvSpec { dilations: [2, 2], ..spec(64, 33, 1, 3, 1, 1) },
         ConvSpec { dilations: [1, 2], ..spec(3, 32, 1, 3, 1, 2) },
         ConvSpec { dilations: [2, 1], ..spec(33, 33, 33, 3, 1, 1) },

@@ -61,8 +61,9 @@ use super::{
     scratch::with_scratch,
 };
 use crate::{
-    conv::{copy_short, kernel::Patch},
+    conv::kernel::Patch,
     epilogue::{NR, TileOut},
+    layout::copy_short,
     par::TASK_MACS,
 };
 

@@ -1,4 +1,8 @@
 //! The tile registers of a worker, and the kernel sets that have tiles.
+#![cfg_attr(
+    not(all(target_arch = "x86_64", target_os = "linux")),
+    allow(unused_imports, unused_macros, reason = "there are no such sets, but in tests")
+)]
 
 use super::{
     Code, Operands, TileUnit, multiply_all,
